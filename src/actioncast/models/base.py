@@ -1,0 +1,76 @@
+"""The contract that every model signs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from actioncast.timeline import Taxonomy, Timeline
+from actioncast.types import Observation, Prediction, Target, Task
+
+Losses = dict[str, Float[Tensor, ""]]
+StateT = TypeVar("StateT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTimeline:
+    """One training video as a counting model sees it."""
+
+    timeline: Timeline
+    rate: float
+    """Frames per second of the video."""
+    num_frames: int
+    group: str = ""
+    """Who acts, or which recording: videos of one group are never on both sides of a split."""
+
+
+class Anticipator(nn.Module, ABC):
+    """Names the actions seen so far and those to come.
+
+    `forward` belongs to each model; the rest of the package calls only the methods below.
+    Features come in on the grid of the observation; the future goes out on the grid of the video
+    (see `types.py`).
+    """
+
+    tasks: ClassVar[frozenset[Task]]
+    """The questions that this model can answer."""
+    taxonomy: Taxonomy
+
+    @abstractmethod
+    def losses(self, x: Observation, y: Target) -> Losses:
+        """Weighted loss terms by name; the trainer sums them."""
+
+    @abstractmethod
+    def predict(self, x: Observation) -> list[Prediction]:
+        """One prediction for each observation of the batch."""
+
+
+class CountingAnticipator(Anticipator):
+    """An anticipator that learns by counting whole timelines and has nothing to descend.
+
+    It reads `Observation.labels`. What it has counted lives in its buffers and is saved with them.
+    """
+
+    @abstractmethod
+    def fit(self, timelines: Sequence[TrainingTimeline]) -> None:
+        """Count; replaces whatever was counted before."""
+
+    @final
+    def losses(self, x: Observation, y: Target) -> Losses:  # noqa: ARG002
+        """No terms: there is no parameter to move."""
+        return {}
+
+
+class RecurrentAnticipator(Anticipator, Generic[StateT]):
+    """An anticipator whose memory of the past has a fixed size."""
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> StateT:
+        """The memory before the first frame."""
+
+    @abstractmethod
+    def step(self, x: Observation, state: StateT) -> tuple[list[Prediction], StateT]:
+        """Take new frames in; stepping over a video equals predicting it at once."""

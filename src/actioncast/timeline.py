@@ -1,0 +1,192 @@
+"""Segments and timelines: labelled intervals of time. NumPy only."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Int
+
+UNLABELLED = -1
+"""Label of a frame that no segment covers."""
+
+
+def seconds_to_frames(seconds: float, rate: float) -> int:
+    """Frames in so many seconds, to the nearest."""
+    return round(seconds * rate)
+
+
+def frames_to_seconds(frames: int, rate: float) -> float:
+    """Seconds that so many frames take."""
+    return frames / rate
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSpace:
+    """An ordered vocabulary of action names; a label is an index into it."""
+
+    names: tuple[str, ...]
+    background: frozenset[str] = frozenset()
+    """Names that segment metrics leave out; in the public sets only GTEA has one."""
+    _index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("a label space must hold at least one name, got none.")
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise ValueError(f"label names must be unique, got {', '.join(twice)} more than once.")
+        if unknown := self.background - set(self.names):
+            raise ValueError(f"background names must be labels, got {sorted(unknown)}.")
+        object.__setattr__(self, "_index", {name: i for i, name in enumerate(self.names)})
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._index
+
+    def index(self, name: str) -> int:
+        """Return the label of `name`."""
+        try:
+            return self._index[name]
+        except KeyError:
+            known = ", ".join(self.names[:60]) + (", ..." if len(self.names) > 60 else "")
+            raise ValueError(f"unknown action {name!r}; the labels are {known}.") from None
+
+    @property
+    def background_labels(self) -> frozenset[int]:
+        """The background names as labels."""
+        return frozenset(self._index[name] for name in self.background)
+
+
+@dataclass(frozen=True, slots=True)
+class Taxonomy:
+    """The label space of every head; frames and timelines speak the primary one.
+
+    A hierarchy is two or more heads, from coarse to fine: `activity` and `action`, say.
+    """
+
+    heads: Mapping[str, LabelSpace]
+    primary: str = "action"
+
+    def __post_init__(self) -> None:
+        if self.primary not in self.heads:
+            raise ValueError(
+                f"the primary head {self.primary!r} must be one of {list(self.heads)}."
+            )
+
+    @classmethod
+    def of(
+        cls, names: Iterable[str], background: Iterable[str] = (), head: str = "action"
+    ) -> "Taxonomy":
+        """Build a taxonomy of one head."""
+        return cls({head: LabelSpace(tuple(names), frozenset(background))}, head)
+
+    @property
+    def labels(self) -> LabelSpace:
+        """The label space of frames and timelines."""
+        return self.heads[self.primary]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """One action in time, `[start, end)` in seconds; `score` in [0, 1] is how sure it is."""
+
+    start: float
+    end: float
+    label: int
+    score: float = field(default=1.0, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.start < self.end:
+            raise ValueError(f"a segment must end after it starts, got [{self.start}, {self.end}).")
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The segments of one video, sorted by start. They may overlap (EPIC-KITCHENS does)."""
+
+    segments: tuple[Segment, ...]
+    labels: LabelSpace
+
+    def __post_init__(self) -> None:
+        if any(b < a for a, b in pairwise(self.segments)):
+            raise ValueError("timeline segments must be sorted by start; use Timeline.of().")
+        if bad := [s for s in self.segments if not 0 <= s.label < len(self.labels)]:
+            raise ValueError(
+                f"a segment's label must be one of 0..{len(self.labels) - 1}, got {bad[0]}."
+            )
+
+    @classmethod
+    def of(cls, segments: Iterable[Segment], labels: LabelSpace) -> "Timeline":
+        """Build a timeline from segments in any order."""
+        return cls(tuple(sorted(segments)), labels)
+
+    @classmethod
+    def from_frames(
+        cls, frames: Int[np.ndarray, " time"], rate: float, labels: LabelSpace, start: float = 0.0
+    ) -> "Timeline":
+        """Run-length encode frame labels sampled at `rate` frames per second.
+
+        Frames labelled `UNLABELLED` become gaps.
+        """
+        return cls(
+            tuple(
+                Segment(
+                    start + frames_to_seconds(first, rate),
+                    start + frames_to_seconds(end, rate),
+                    label,
+                )
+                for label, first, end in run_lengths(frames)
+                if label != UNLABELLED
+            ),
+            labels,
+        )
+
+    def to_frames(self, num_frames: int, rate: float) -> Int[np.ndarray, " time"]:
+        """Sample one label per frame; `from_frames` undoes it exactly."""
+        frames = np.full(num_frames, UNLABELLED)
+        for segment in self.segments:
+            a, b = seconds_to_frames(segment.start, rate), seconds_to_frames(segment.end, rate)
+            if (frames[a:b] != UNLABELLED).any():
+                raise ValueError(
+                    f"frame labels need disjoint segments, but {segment} overlaps an earlier one."
+                )
+            frames[a:b] = segment.label
+        if (frames == UNLABELLED).any():
+            raise ValueError(f"frame labels need full coverage, got a gap in {num_frames} frames.")
+        return frames
+
+    def crop(self, start: float, end: float) -> "Timeline":
+        """Keep what lies within `[start, end)` seconds, segments cut at its edges."""
+        kept = (
+            Segment(max(s.start, start), min(s.end, end), s.label, s.score)
+            for s in self.segments
+            if s.start < end and s.end > start
+        )
+        return Timeline.of(kept, self.labels)
+
+    @property
+    def end(self) -> float:
+        """When the last segment ends, in seconds; 0 without segments."""
+        return max((s.end for s in self.segments), default=0.0)
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments)
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+
+def run_lengths(frames: Int[np.ndarray, " time"]) -> list[tuple[int, int, int]]:
+    """Maximal runs of equal labels as `(label, first, end)`, frames `[first, end)`."""
+    if not len(frames):
+        return []
+    edges = [0, *(np.flatnonzero(np.diff(frames)) + 1).tolist(), len(frames)]
+    return [(int(frames[a]), a, b) for a, b in pairwise(edges)]

@@ -1,0 +1,205 @@
+"""What goes into a model and what comes out of it.
+
+Axes: batch, time (steps of the model's grid), feature, label, query, token, text, horizon, sample.
+Two grids meet here. The video's own runs at `rate` frames per second: annotation, horizon and
+answers about the future count its frames. A model reads every `stride`-th of them: one step of
+`features` is `stride` frames. `inference.py` brings answers about the past back to the video's.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from actioncast.timeline import (
+    UNLABELLED,
+    Segment,
+    Taxonomy,
+    Timeline,
+    frames_to_seconds,
+    run_lengths,
+)
+
+IGNORE = -100
+"""Label of a frame or query that no loss and no metric counts."""
+
+
+class Task(StrEnum):
+    """A question about a video, as the field names it."""
+
+    SEGMENTATION = "segmentation"
+    """Name every observed frame (TAS)."""
+    LONG_TERM = "long_term"
+    """Name every frame of the horizon (LTA)."""
+    NEXT_ACTION = "next_action"
+    """Name the action after the anticipation time, or of the clip when that is 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """All that a model may see: the past, and the question asked about the future."""
+
+    features: Float[Tensor, "batch time feature"]
+    valid: Bool[Tensor, "batch time"]
+    """False where a shorter video of the batch is padded."""
+    rate: float
+    """Frames per second of the video."""
+    horizon: Int[Tensor, " batch"]
+    """Frames to anticipate after the last observed one; 0 asks for segmentation alone."""
+    stride: int = 1
+    """Frames of the video that one step of `features` stands for."""
+    observed: Int[Tensor, " batch"] | None = None
+    """Frames of the video seen; absent, every valid step stands for `stride` frames."""
+    video_length: Int[Tensor, " batch"] | None = None
+    """Frames of the whole video, where a protocol gives them away (`true_length` does)."""
+    anticipation_time: float = 0.0
+    """Seconds from the last observed frame to the action asked for; 0 names the clip."""
+    labels: Int[Tensor, "batch time"] | None = None
+    """The observed actions where somebody named them: a person, or a recogniser."""
+    text: Float[Tensor, "batch token text"] | None = None
+    """Embedded words that come with the video: a question, a recipe, the past labels."""
+    num_samples: int = 0
+    """Futures to draw besides the most likely one."""
+
+    @classmethod
+    def of_one(
+        cls, features: Float[Tensor, "time feature"], rate: float, horizon: int = 0
+    ) -> "Observation":
+        """A batch of one video."""
+        valid = torch.ones(1, len(features), dtype=torch.bool, device=features.device)
+        horizons = torch.tensor([horizon], device=features.device)
+        return cls(features=features[None], valid=valid, rate=rate, horizon=horizons)
+
+    def frames_observed(self, i: int) -> int:
+        """Frames of the video that observation `i` of the batch has seen."""
+        if self.observed is None:
+            return int(self.valid[i].sum()) * self.stride
+        return int(self.observed[i])
+
+    def to(self, device: torch.device | str) -> "Observation":
+        """The same observation on another device."""
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name in self.__dataclass_fields__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __iter__(self) -> Iterator["Observation"]:
+        """Yield each video alone, without its padding."""
+        for i, valid in enumerate(self.valid):
+            one: dict[str, Any] = {
+                name: value[i, None]
+                for name in ("horizon", "observed", "video_length", "text")
+                if (value := getattr(self, name)) is not None
+            }
+            if self.labels is not None:
+                one["labels"] = self.labels[i, None, valid]
+            yield replace(
+                self, features=self.features[i, None, valid], valid=valid[None, valid], **one
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a loss may see besides. A head without labels is absent; IGNORE marks padding."""
+
+    frames: Mapping[str, Int[Tensor, "batch time"]]
+    """The action of every observed step, by head."""
+    next: Mapping[str, Int[Tensor, " batch"]]
+    """The action after the anticipation time, by head."""
+    future: Int[Tensor, "batch query"] | None = None
+    """The actions within the horizon, in order, of the primary head; then the end of the future,
+    coded as the number of labels; IGNORE after that, or throughout when no future was asked for."""
+    durations: Float[Tensor, "batch query"] | None = None
+    """The share of the horizon that each of them takes; NaN where `future` has none."""
+
+    def to(self, device: torch.device | str) -> "Target":
+        """The same target on another device."""
+        return replace(
+            self,
+            frames={head: labels.to(device) for head, labels in self.frames.items()},
+            next={head: labels.to(device) for head, labels in self.next.items()},
+            future=None if self.future is None else self.future.to(device),
+            durations=None if self.durations is None else self.durations.to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """A model's answer for one video: one field for each task, probabilities all.
+
+    `future` runs on the video's grid. `past` runs on the grid of the observation until
+    `inference.py` has brought it back to the video's. Rows sum to 1; a row of zeros names no
+    action (`UNLABELLED`), which every metric counts as wrong.
+    """
+
+    taxonomy: Taxonomy
+    rate: float
+    """Frames per second of the video."""
+    observed: int
+    """Frames of the video seen; the future starts here."""
+    start: float = 0.0
+    """Seconds into the video of the first frame seen; set by whoever cut the observation."""
+    past: Float[Tensor, "time label"] | None = None
+    """SEGMENTATION: the action of every observed frame."""
+    future: Float[Tensor, "horizon label"] | None = None
+    """LONG_TERM: the action of every frame of the horizon."""
+    next: Mapping[str, Float[Tensor, " _"]] | None = None
+    """NEXT_ACTION: the action after the anticipation time, by head."""
+    samples: Int[Tensor, "sample horizon"] | None = None
+    """LONG_TERM: several futures drawn, one label a frame."""
+
+    def __post_init__(self) -> None:
+        if self.past is None and self.future is None and self.next is None:
+            raise ValueError("a prediction must answer a task, got no past, future or next.")
+
+    @property
+    def now(self) -> float:
+        """Seconds into the video where the past ends and the future starts."""
+        return self.start + frames_to_seconds(self.observed, self.rate)
+
+    def timeline(self) -> Timeline:
+        """The most likely action of every frame, as segments cut at *now*.
+
+        A segment's score is the mean probability of its action over its frames.
+        """
+        if self.past is None and self.future is None:
+            raise ValueError("this prediction names no frames; read `next` instead.")
+        segments = [
+            *self._segments(self.past, self.start),
+            *self._segments(self.future, self.now),
+        ]
+        return Timeline(tuple(segments), self.taxonomy.labels)
+
+    def _segments(
+        self, probs: Float[Tensor, "frame label"] | None, start: float
+    ) -> Iterator[Segment]:
+        if probs is None or not len(probs):
+            return
+        best = most_likely(probs)
+        sure: np.ndarray = probs.max(-1).values.float().cpu().numpy()
+        for label, a, b in run_lengths(best):
+            if label == UNLABELLED:
+                continue
+            yield Segment(
+                start + frames_to_seconds(a, self.rate),
+                start + frames_to_seconds(b, self.rate),
+                label,
+                min(1.0, float(sure[a:b].mean())),
+            )
+
+
+def most_likely(probs: Float[Tensor, "frame label"]) -> Int[np.ndarray, " frame"]:
+    """The label of every frame; `UNLABELLED` where a row of zeros names none."""
+    labels: np.ndarray = probs.argmax(-1).cpu().numpy()
+    named: np.ndarray = probs.any(-1).cpu().numpy()
+    return np.where(named, labels, UNLABELLED)

@@ -134,6 +134,18 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTimeline:
+    """One training video as a counting model sees it."""
+
+    timeline: Timeline
+    rate: float
+    """Frames per second of the video."""
+    num_frames: int
+    group: str = ""
+    """Who acts, or which recording: videos of one group are never on both sides of a split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """A model's answer for one video: one field for each task, probabilities all.
 

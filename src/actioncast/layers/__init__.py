@@ -1,1 +1,1 @@
-"""To be filled."""
+"""Parts that several models are built from; they know tensors, not observations."""

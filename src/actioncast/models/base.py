@@ -2,29 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from actioncast.timeline import Taxonomy, Timeline
-from actioncast.types import Observation, Prediction, Target, Task
+from actioncast.timeline import Taxonomy
+from actioncast.types import Observation, Prediction, Target, Task, TrainingTimeline
 
 Losses = dict[str, Float[Tensor, ""]]
 StateT = TypeVar("StateT")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingTimeline:
-    """One training video as a counting model sees it."""
-
-    timeline: Timeline
-    rate: float
-    """Frames per second of the video."""
-    num_frames: int
-    group: str = ""
-    """Who acts, or which recording: videos of one group are never on both sides of a split."""
 
 
 class Anticipator(nn.Module, ABC):

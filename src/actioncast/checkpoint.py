@@ -1,0 +1,254 @@
+"""Checkpoints as folders: `config.json`, `labels.json`, `model.safetensors`. Nothing is pickled.
+
+A file is replaced only by a complete one: written beside it, flushed to disk, then renamed. A full
+disk or a kill leaves the last good checkpoint.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from actioncast.models import MODELS
+from actioncast.models.base import Anticipator
+from actioncast.timeline import LabelSpace, Taxonomy
+
+FORMAT = 1
+"""Version of the folder's layout."""
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model and where it comes from."""
+
+    model: Anticipator
+    name: str
+    """Its name in `MODELS`."""
+    run: Mapping[str, Any]
+    """What the training run said of itself: recipe, data, split, seed, selection."""
+
+
+def save_checkpoint(
+    folder: Path, name: str, model: Anticipator, config: object, run: Mapping[str, Any]
+) -> None:
+    """Write a model to a folder, replacing an older one of the same run.
+
+    Raises:
+        OSError: The disk is full or read-only; an older checkpoint is then untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"format": FORMAT, "model": name, "config": to_json(config), "run": to_json(run)}
+    tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+    weights = serialise(tensors, {"format": "pt"})
+    taxonomy = model.taxonomy
+    labels = {
+        "primary": taxonomy.primary,
+        "heads": {
+            head: {"names": list(space.names), "background": sorted(space.background)}
+            for head, space in taxonomy.heads.items()
+        },
+    }
+    replace_file(folder / "labels.json", json_bytes(labels))
+    replace_file(folder / "model.safetensors", weights)
+    replace_file(folder / "config.json", json_bytes(about))
+
+
+def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
+    """Read a model from a folder.
+
+    Raises:
+        FileNotFoundError: The folder or one of its files is absent.
+        ValueError: A file is broken, or the files do not belong together.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the checkpoint folder {folder} does not exist.")
+    for name in ("config.json", "labels.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"{folder} must hold config.json, labels.json and model.safetensors, {name} is "
+                "missing; give a folder that `actioncast train` or `convert` wrote."
+            )
+    about = _object(folder / "config.json", {"format", "model", "config", "run"})
+    if about["format"] != FORMAT:
+        raise ValueError(
+            f"{folder / 'config.json'} must be of format {FORMAT}, got {about['format']}; it was "
+            "written by another version of actioncast."
+        )
+    if about["model"] not in MODELS:
+        raise ValueError(
+            f"{folder / 'config.json'}: unknown model {about['model']!r}; "
+            f"the models are {', '.join(MODELS)}."
+        )
+    config = from_json(MODELS[about["model"]], about["config"], str(folder / "config.json"))
+    model = config.build(_taxonomy(folder / "labels.json"))
+    load_weights(model, folder / "model.safetensors")
+    return Checkpoint(model=model.eval().to(device), name=about["model"], run=about["run"])
+
+
+def load_weights(model: Anticipator, path: Path) -> None:
+    """Fill a model with the tensors of a safetensors file.
+
+    Raises:
+        ValueError: The file is broken or belongs to another model or label space.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} must be a complete safetensors file, got a broken one ({error})."
+        ) from None
+    _fill(model, tensors, path)
+
+
+def _fill(model: Anticipator, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1:2] or [str(error)]
+        raise ValueError(
+            f"{path} belongs to another model, or to another label space, than the config.json "
+            f"and labels.json beside it: {reason[0].strip()[:300]}"
+        ) from None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    flag = getattr(os, "O_DIRECTORY", None)
+    if flag is not None:
+        folder = os.open(path.parent, flag)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def json_bytes(value: object) -> bytes:
+    """Readable JSON, the same bytes for the same value."""
+    return (json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, enumerations, tuples, sets and paths as what JSON knows."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted(to_json(item) for item in value)
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_json(kind: type[ConfigT], value: Any, where: str) -> ConfigT:
+    """Rebuild a config dataclass; an unknown key or a wrong value is an error.
+
+    Raises:
+        ValueError: Names the place, the key and what was expected.
+    """
+    if unknown := _unknown_key(kind, value):
+        known = ", ".join(field.name for field in fields(cast(Any, kind)))
+        raise ValueError(f"{where}: unknown key {unknown!r}; {kind.__name__} has {known}.")
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or kind.__name__
+        raise ValueError(f"{where}: {key}: {first['msg']}, got {first['input']!r}.") from None
+
+
+def _unknown_key(kind: Any, value: Any) -> str:
+    if not is_dataclass(kind) or not isinstance(value, Mapping):
+        return ""
+    kinds = get_type_hints(kind)
+    for key, item in value.items():
+        if key not in kinds:
+            return str(key)
+        if inner := _unknown_key(kinds[key], item):
+            return f"{key}.{inner}"
+    return ""
+
+
+def _object(path: Path, keys: set[str]) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON, got {error}.") from None
+    if not isinstance(value, dict) or set(value) != keys:
+        found = sorted(value) if isinstance(value, dict) else type(value).__name__
+        raise ValueError(f"{path} must hold {', '.join(sorted(keys))}, got {found}.")
+    return value
+
+
+def _taxonomy(path: Path) -> Taxonomy:
+    value = _object(path, {"primary", "heads"})
+    heads = {
+        head: LabelSpace(tuple(space["names"]), frozenset(space["background"]))
+        for head, space in value["heads"].items()
+    }
+    return Taxonomy(heads, value["primary"])
+
+
+def read_official(path: Path, trust: bool = False) -> dict[str, Tensor]:
+    """Read the tensors of somebody else's checkpoint: `.safetensors`, or a PyTorch file.
+
+    A PyTorch file is read without running any code in it. One that holds more than tensors and
+    plain containers is refused unless the user trusts it.
+
+    Args:
+        path: The file.
+        trust: Unpickle whatever the file holds, which can run any code.
+
+    Raises:
+        ValueError: The file is no checkpoint, or would have to be trusted.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"the checkpoint {path} does not exist.")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} must be a safetensors file, got {error}.") from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=not trust)
+    except Exception as error:
+        if not trust and "weights_only" in str(error).lower():
+            raise ValueError(
+                f"{path} holds more than tensors, and reading it could run any code in it; say "
+                "--trust if you know who made it."
+            ) from None
+        raise ValueError(f"{path} must be a PyTorch checkpoint, got {error}.") from None
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if isinstance(loaded, torch.nn.Module):
+        loaded = loaded.state_dict()
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError(f"{path} must hold a state dict of tensors, got {type(loaded).__name__}.")
+    return dict(loaded)

@@ -1,0 +1,154 @@
+"""What a dataset is, whatever its files look like."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Int
+
+from actioncast.features import FeatureSource, LabelFeatures
+from actioncast.timeline import Taxonomy, Timeline
+from actioncast.types import TrainingTimeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
+    """One annotated video. Its own frame grid is the one that its annotation was made on."""
+
+    id: str
+    timeline: Timeline
+    rate: float
+    """Frames per second."""
+    num_frames: int
+    features: FeatureSource | None = None
+    observed_labels: Int[np.ndarray, " time"] | None = field(default=None, repr=False)
+    """Labels that a model may read as input, where the run allows it."""
+    group: str = ""
+    """Who acts, or which recording: a fair split never has a group on both sides."""
+
+    def frames(self) -> Int[np.ndarray, " time"]:
+        """The label of every frame."""
+        return self.timeline.to_frames(self.num_frames, self.rate)
+
+    def counted(self) -> TrainingTimeline:
+        """The video as a counting model sees it in training."""
+        return TrainingTimeline(
+            timeline=self.timeline, rate=self.rate, num_frames=self.num_frames, group=self.group
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which videos train and which test."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelInput:
+    """Labels as input features instead of what was seen (see `features.LabelFeatures`)."""
+
+    wrong_share: float = 0.0
+    """share of the segments whose label is replaced by another"""
+    blur: float = 0.0
+    """standard deviation, in frames, by which boundaries are moved"""
+    seed: int = 0
+    """which segments and how far: the same seed spoils the same way"""
+
+    def __str__(self) -> str:
+        if not self.wrong_share and not self.blur:
+            return "true labels"
+        return (
+            f"true labels with {self.wrong_share:.0%} wrong segments, boundaries "
+            f"+-{self.blur:g} frames, seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Annotated videos, their label space and their splits."""
+
+    name: str
+    taxonomy: Taxonomy
+    rate: float
+    videos: Mapping[str, Video]
+    splits: Mapping[str, Split]
+    warnings: tuple[str, ...] = ()
+    """What was found odd and mended while reading, one sentence each."""
+
+    def with_label_input(self, source: LabelInput) -> "Dataset":
+        """The same dataset whose input features are its labels, one-hot."""
+        num_labels = len(self.taxonomy.labels)
+
+        def relabelled(video: Video) -> Video:
+            features = LabelFeatures(
+                video.frames(), num_labels, source.wrong_share, source.blur, source.seed
+            )
+            return replace(video, features=features, observed_labels=features.frames)
+
+        videos = {name: relabelled(video) for name, video in self.videos.items()}
+        return replace(self, videos=videos)
+
+    def select(self, names: Iterable[str]) -> list[Video]:
+        """The videos of these names, in order."""
+        return [self.videos[name] for name in names]
+
+    def split(self, name: str) -> Split:
+        """The split of this name.
+
+        Raises:
+            ValueError: There is none; the message lists those there are.
+        """
+        if name not in self.splits:
+            raise ValueError(f"split must be one of {', '.join(self.splits)}, got {name!r}.")
+        return self.splits[name]
+
+    @property
+    def num_features(self) -> int:
+        """Width of a feature vector.
+
+        Raises:
+            ValueError: The dataset has no features.
+        """
+        for video in self.videos.values():
+            if video.features is not None:
+                return video.features.num_features
+        raise ValueError(
+            f"{self.name} has no features/ folder: add one .npy file a video, or train from its "
+            "labels (--input labels)."
+        )
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change with any label, name, rate or split."""
+        digest = hashlib.sha256(repr((self.taxonomy.labels.names, self.rate)).encode())
+        for name in sorted(self.videos):
+            frames = self.videos[name].frames()
+            digest.update(f"{name}:{len(frames)}:".encode())
+            digest.update(frames.astype("<i4").tobytes())
+        for name, split in sorted(self.splits.items()):
+            digest.update(repr((name, sorted(split.train), sorted(split.test))).encode())
+        return digest.hexdigest()[:16]
+
+
+def inner_split(
+    videos: Sequence[Video], share: float, seed: int
+) -> tuple[list[Video], list[Video]]:
+    """Cut training videos into a training and a validation part, no group on both sides.
+
+    Whole groups are drawn until the validation part holds at least `share` of the videos. With a
+    single group, or one video, nothing can be held out and the validation part is empty.
+    """
+    groups = sorted({video.group for video in videos})
+    order = np.random.default_rng(seed).permutation(len(groups))
+    wanted, held, count = share * len(videos), set(), 0
+    for i in order[: max(0, len(groups) - 1)]:
+        if count >= wanted:
+            break
+        held.add(groups[i])
+        count += sum(video.group == groups[i] for video in videos)
+    return (
+        [video for video in videos if video.group not in held],
+        [video for video in videos if video.group in held],
+    )

@@ -1,0 +1,106 @@
+"""Samples: a video cut by a question, and batches of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from actioncast.data.base import Video
+from actioncast.protocols.base import Question
+from actioncast.protocols.long_term import transcript
+from actioncast.types import IGNORE, Observation, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One question about one video, features read and labels cut; not yet padded."""
+
+    features: Float[np.ndarray, "time feature"]
+    rate: float
+    stride: int
+    question: Question
+    observed_labels: Int[np.ndarray, " time"] | None
+    frames: Int[np.ndarray, " time"]
+    """Truth of every observed step."""
+    future: tuple[int, ...]
+    """Truth of the horizon as ordered actions and their end; empty when none was asked for."""
+    durations: tuple[float, ...]
+
+
+def cut(video: Video, question: Question, stride: int, head_size: int) -> Sample:
+    """Read what a question lets a model see of a video, and the truth besides.
+
+    Args:
+        video: An annotated video with features.
+        question: Frames seen and asked for.
+        stride: Every how many frames a step of the model's grid stands.
+        head_size: Number of labels; codes the end of the future.
+
+    Raises:
+        ValueError: The video has no features.
+    """
+    if video.features is None:
+        raise ValueError(
+            f"video {video.id} has no features; add them to features/, or use --input labels."
+        )
+    frames = video.frames()
+    seen = slice(0, question.observed, stride)
+    future: tuple[int, ...] = ()
+    durations: tuple[float, ...] = ()
+    if question.horizon:
+        end = question.observed + question.horizon
+        asked = -(-question.horizon // stride)
+        told = transcript(frames[question.observed : end : stride], asked)
+        future = (*told.labels, head_size)
+        durations = (*told.shares, told.after_end if told.after_end else float("nan"))
+    return Sample(
+        features=video.features.read(0, question.observed, stride),
+        rate=video.rate,
+        stride=stride,
+        question=question,
+        observed_labels=None if video.observed_labels is None else video.observed_labels[seen],
+        frames=frames[seen],
+        future=future,
+        durations=durations,
+    )
+
+
+def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
+    """Pad samples of one rate and stride into a batch."""
+    questions = [sample.question for sample in samples]
+    lengths = [question.video_length for question in questions]
+    features = _padded([torch.from_numpy(sample.features) for sample in samples], 0.0)
+    steps = torch.tensor([len(sample.features) for sample in samples])
+    observed_labels = [s.observed_labels for s in samples if s.observed_labels is not None]
+    observation = Observation(
+        features=features,
+        valid=torch.arange(features.shape[1]) < steps[:, None],
+        rate=samples[0].rate,
+        stride=samples[0].stride,
+        horizon=torch.tensor([question.horizon for question in questions]),
+        observed=torch.tensor([question.observed for question in questions]),
+        video_length=None if None in lengths else torch.tensor(lengths),
+        labels=_padded([torch.from_numpy(labels) for labels in observed_labels], IGNORE)
+        if len(observed_labels) == len(samples)
+        else None,
+    )
+    target = Target(
+        frames={head: _padded([torch.from_numpy(sample.frames) for sample in samples], IGNORE)},
+        next={},
+        future=_padded(
+            [torch.tensor(sample.future, dtype=torch.long) for sample in samples], IGNORE
+        ),
+        durations=_padded(
+            [torch.tensor(sample.durations, dtype=torch.float32) for sample in samples],
+            float("nan"),
+        ),
+    )
+    return observation, target
+
+
+def _padded(rows: list[Tensor], padding: float) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=padding)

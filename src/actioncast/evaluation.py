@@ -1,0 +1,223 @@
+"""Protocol x split -> scores: one row a video, one total, with a passport."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from actioncast.data import Dataset, Video
+from actioncast.inference import Answer, InferenceConfig, answers
+from actioncast.metrics import long_term_scores, moc, moc_counts, segmentation_scores
+from actioncast.models.base import Anticipator
+from actioncast.progress import Progress, silent
+from actioncast.protocols import HorizonSource, LongTerm, Question, Segmentation
+from actioncast.timeline import UNLABELLED
+from actioncast.types import Task, most_likely
+
+if TYPE_CHECKING:
+    from actioncast.training import TrainConfig
+
+Frames = Int[np.ndarray, " time"]
+Combine = Literal["most_likely", "mean_of_samples", "best_of_samples"]
+"""Which future is scored: the most likely one, every sampled one (scores averaged), or for each
+video and window the sample that scores best, which an oracle chose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Scores in percent of one model on one set of videos."""
+
+    total: Mapping[str, float]
+    """By name: `mof`, `edit`, `f1@10`... or `moc 0.2/0.1`... and `mean`."""
+    videos: Mapping[str, Mapping[str, float]]
+    """By video: the same where it makes sense for one video."""
+
+
+def score_segmentation(
+    model: Anticipator,
+    videos: Sequence[Video],
+    protocol: Segmentation,
+    config: InferenceConfig,
+    progress: Progress = silent,
+) -> Scores:
+    """Frame accuracy, edit and F1 of whole videos.
+
+    Raises:
+        ValueError: The model does not segment.
+    """
+    _require(model, Task.SEGMENTATION)
+    asked = [(video, Question(observed=video.num_frames)) for video in videos]
+    found: dict[int, Frames] = {}
+    for i, answer in answers(model, asked, config, progress):
+        assert answer.prediction.past is not None
+        found[i] = most_likely(answer.prediction.past)
+    predicted = [found[i] for i in range(len(videos))]
+    scores = segmentation_scores(
+        predicted,
+        [video.frames() for video in videos],
+        background=model.taxonomy.labels.background_labels,
+        legacy_last_segment=protocol.legacy_last_segment,
+    )
+    f1 = {f"f1@{round(100 * o)}": v for o, v in zip(scores.counts.overlaps, scores.f1, strict=True)}
+    total = {"mof": scores.mof, "edit": scores.edit, **f1, "mean": scores.avg}
+    rows = {
+        video.id: {"mof": float(scores.video_mof[i]), "edit": float(scores.video_edit[i])}
+        for i, video in enumerate(videos)
+    }
+    return Scores(total=total, videos=rows)
+
+
+def score_long_term(
+    model: Anticipator,
+    videos: Sequence[Video],
+    protocol: LongTerm,
+    config: InferenceConfig,
+    combine: Combine = "most_likely",
+    progress: Progress = silent,
+) -> Scores:
+    """MoC of every window; frames of a window that were not predicted are wrong.
+
+    Raises:
+        ValueError: The model does not anticipate, or has no samples to combine.
+    """
+    _require(model, Task.LONG_TERM)
+    if combine != "most_likely" and not config.num_samples:
+        raise ValueError(f"combine={combine} needs num_samples of 1 or more, got 0.")
+    asked = [
+        (video, protocol.question(video.num_frames, ratio, video.rate))
+        for ratio in protocol.observed_ratios
+        for video in videos
+    ]
+    futures: dict[int, list[Frames]] = {}
+    for i, answer in answers(model, asked, config, progress):
+        futures[i] = _futures(answer, combine)
+    by_ratio = {
+        ratio: [futures[a * len(videos) + v] for v in range(len(videos))]
+        for a, ratio in enumerate(protocol.observed_ratios)
+    }
+    truth = [video.frames() for video in videos]
+    num_labels = len(model.taxonomy.labels)
+    draws = max(1, config.num_samples) if combine != "most_likely" else 1
+    per_draw = [
+        _cells({r: [f[d] for f in fs] for r, fs in by_ratio.items()}, truth, num_labels, protocol)
+        for d in range(draws)
+    ]
+    if combine == "best_of_samples":
+        total = _best(by_ratio, truth, num_labels, protocol)
+    else:
+        total = {name: float(np.mean([cells[name] for cells in per_draw])) for name in per_draw[0]}
+    total["mean"] = float(np.mean(list(total.values())))
+    rows = {
+        video.id: {
+            name: float(np.mean([hits(f) for f in by_ratio[ratio][v]]))
+            for ratio in protocol.observed_ratios
+            for beta in protocol.horizon_ratios
+            for name, hits in [
+                (
+                    f"mof {ratio:g}/{beta:g}",
+                    _window_accuracy(truth[v], protocol.window(len(truth[v]), ratio, beta)),
+                )
+            ]
+        }
+        for v, video in enumerate(videos)
+    }
+    return Scores(total=total, videos=rows)
+
+
+def selection_score(model: Anticipator, held: Sequence[Video], config: "TrainConfig") -> float:
+    """The score by which training selects a checkpoint: mean MoC, or frame accuracy."""
+    device = str(next((p.device for p in model.parameters()), "cpu"))
+    running = InferenceConfig(stride=config.stride, batch_size=config.batch_size, device=device)
+    if config.select_by == "segmentation":
+        return score_segmentation(model, held, Segmentation(), running).total["mof"]
+    return score_long_term(model, held, config.protocol(), running).total["mean"]
+
+
+def mean_over_splits(splits: Mapping[str, Scores]) -> dict[str, float]:
+    """The unweighted mean over splits, as every paper reports."""
+    names = next(iter(splits.values())).total
+    return {name: float(np.mean([s.total[name] for s in splits.values()])) for name in names}
+
+
+def check_splits(dataset: Dataset, names: Sequence[str]) -> None:
+    """Raise a ValueError for a split that does not exist."""
+    for name in names:
+        dataset.split(name)
+
+
+def _require(model: Anticipator, task: Task) -> None:
+    if task not in model.tasks:
+        known = ", ".join(sorted(model.tasks))
+        raise ValueError(f"{type(model).__name__} answers {known}, not {task}.")
+
+
+def _futures(answer: Answer, combine: Combine) -> list[Frames]:
+    prediction, horizon = answer.prediction, answer.question.horizon
+    if combine == "most_likely":
+        assert prediction.future is not None
+        return [_whole(most_likely(prediction.future), horizon)]
+    if prediction.samples is None:
+        raise ValueError(
+            f"combine={combine} needs a model that samples futures; this one does not."
+        )
+    return [_whole(sample, horizon) for sample in prediction.samples.cpu().numpy()]
+
+
+def _whole(frames: Frames, horizon: int) -> Frames:
+    """A future of exactly `horizon` frames; those not predicted name nothing."""
+    return np.pad(frames[:horizon], (0, max(0, horizon - len(frames))), constant_values=UNLABELLED)
+
+
+def _cells(
+    predicted: Mapping[float, Sequence[Frames]],
+    truth: Sequence[Frames],
+    num_labels: int,
+    protocol: LongTerm,
+) -> dict[str, float]:
+    # With the true length the published windows end with the horizon asked for (see
+    # LongTerm.window); with the others a horizon that ends inside a window misses frames.
+    known = protocol.horizon_source is HorizonSource.TRUE_LENGTH
+    cells = long_term_scores(
+        predicted,
+        truth,
+        num_labels,
+        horizon_ratios=protocol.horizon_ratios,
+        missing="skip" if known else "wrong",
+    )
+    return {f"moc {cell.observed_ratio:g}/{cell.horizon_ratio:g}": cell.moc for cell in cells}
+
+
+def _best(
+    by_ratio: Mapping[float, Sequence[Sequence[Frames]]],
+    truth: Sequence[Frames],
+    num_labels: int,
+    protocol: LongTerm,
+) -> dict[str, float]:
+    """MoC when an oracle picks, for each video and window, the sample of highest MoC."""
+    total: dict[str, float] = {}
+    for ratio, futures in by_ratio.items():
+        for beta in protocol.horizon_ratios:
+            correct, frames = np.zeros(num_labels, int), np.zeros(num_labels, int)
+            for draws, labels in zip(futures, truth, strict=True):
+                start, end = protocol.window(len(labels), ratio, beta)
+                counts = [
+                    moc_counts(_whole(draw, end - start), labels[start:end], num_labels)
+                    for draw in draws
+                ]
+                best = max(counts, key=lambda pair: moc(*pair)) if end > start else counts[0]
+                correct, frames = correct + best[0], frames + best[1]
+            total[f"moc {ratio:g}/{beta:g}"] = moc(correct, frames)
+    return total
+
+
+def _window_accuracy(truth: Frames, window: tuple[int, int]) -> Callable[[Frames], float]:
+    start, end = window
+
+    def accuracy(future: Frames) -> float:
+        if end <= start:
+            return float("nan")
+        return float(100 * (_whole(future, end - start) == truth[start:end]).mean())
+
+    return accuracy

@@ -1,0 +1,224 @@
+"""Feature stores: arrays of shape (time, feature), read by slices of time. NumPy only.
+
+Nothing else in the package opens a feature file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+DTYPES = ("float16", "float32", "float64", "uint8")
+"""What a feature file may hold; a model gets float32."""
+
+
+class FeatureSource(Protocol):
+    """Where a video's features come from."""
+
+    @property
+    def num_features(self) -> int:
+        """Width of a feature vector."""
+
+    def read(self, start: int, end: int, stride: int = 1) -> Float[np.ndarray, "time feature"]:
+        """Every `stride`-th vector of the frames `[start, end)`, as float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureHeader:
+    """What the first bytes of an `.npy` file say, checked against the file's size."""
+
+    shape: tuple[int, int]
+    dtype: str
+
+
+def read_header(path: Path) -> FeatureHeader:
+    """Read shape and type of an `.npy` file without reading its data.
+
+    Raises:
+        ValueError: The file is not an `.npy` array of two axes and a known type, or is truncated.
+    """
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(file)
+            expected = file.tell() + dtype.itemsize * int(np.prod(shape))
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} must be a NumPy .npy file, got one that does not open ({error}); "
+            "write it again with numpy.save."
+        ) from None
+    if dtype.name not in DTYPES:
+        raise ValueError(
+            f"{path} must hold one of {', '.join(DTYPES)}, got {dtype.name}; "
+            "convert it with array.astype('float32')."
+        )
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(
+            f"{path} must hold one (time, feature) or (feature, time) array, got shape {shape}."
+        )
+    if (found := path.stat().st_size) < expected:
+        raise ValueError(
+            f"{path} is truncated: {expected} bytes announced, {found} found; copy it again."
+        )
+    return FeatureHeader(shape, dtype.name)
+
+
+def time_axis(
+    path: Path, shape: tuple[int, int], num_frames: int, num_features: int | None = None
+) -> int:
+    """Tell which axis of a feature array is time, from the number of labelled frames.
+
+    Args:
+        path: The file, for the message.
+        shape: The array's shape.
+        num_frames: Frames that the video's labels name.
+        num_features: Width of a feature vector where it is known; settles square arrays.
+
+    Raises:
+        ValueError: Neither axis fits the labels (see `frame_tolerance`), or the width is wrong.
+    """
+    fits = [abs(size - num_frames) <= frame_tolerance(num_frames) for size in shape]
+    if num_features is not None and any(fits):
+        wide = [fits[axis] and shape[1 - axis] == num_features for axis in (0, 1)]
+        if not any(wide):
+            axis = fits.index(True)
+            raise ValueError(
+                f"{path} must hold vectors of width {num_features} as the other files do, "
+                f"got width {shape[1 - axis]} (shape {shape}, {num_frames} labelled frames)."
+            )
+        fits = wide
+    if not any(fits):
+        raise ValueError(
+            f"{path} must have one axis of about {num_frames} steps, as many as its video has "
+            f"labels, got shape {shape}; extract features at the labels' frame rate."
+        )
+    if all(fits):
+        return min((0, 1), key=lambda axis: abs(shape[axis] - num_frames))
+    return fits.index(True)
+
+
+def frame_tolerance(num_frames: int) -> int:
+    """Frames by which features may be longer or shorter than labels: 2 %, or 8 in short videos."""
+    return min(max(8, num_frames // 50), num_frames // 2)
+
+
+def common_width(shapes: Sequence[tuple[int, int]], num_frames: Sequence[int]) -> int | None:
+    """The feature width that most files agree on, or None when none can tell their axes apart."""
+    votes: dict[int, int] = {}
+    for shape, frames in zip(shapes, num_frames, strict=True):
+        fits = [abs(size - frames) <= frame_tolerance(frames) for size in shape]
+        if fits[0] != fits[1]:
+            width = shape[1 - fits.index(True)]
+            votes[width] = votes.get(width, 0) + 1
+    return max(votes, key=lambda width: votes[width]) if votes else None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFile:
+    """A memory-mapped `.npy` file of one video.
+
+    Frames beyond the end of the file repeat its last vector: `num_frames` is the annotation's.
+    """
+
+    path: Path
+    num_frames: int
+    axis: int
+    """Which axis of the array is time."""
+    num_features: int
+
+    def read(self, start: int, end: int, stride: int = 1) -> Float[np.ndarray, "time feature"]:
+        """Every `stride`-th vector of the frames `[start, end)`, as float32.
+
+        Raises:
+            ValueError: A value read is NaN or infinite.
+        """
+        mapped: np.ndarray = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        stored = mapped if self.axis == 0 else mapped.T
+        index = np.arange(start, min(end, self.num_frames), stride)
+        held = index >= len(stored)
+        if held.any():
+            vectors = np.asarray(stored[np.minimum(index, len(stored) - 1)])
+        else:
+            vectors = np.asarray(stored[start : min(end, self.num_frames) : stride])
+        values = vectors.astype(np.float32)
+        if not np.isfinite(values).all():
+            step = int(index[np.flatnonzero(~np.isfinite(values).all(1))[0]])
+            raise ValueError(
+                f"{self.path} must hold finite numbers, got NaN or infinity at frame {step}; "
+                "extract the features of this video again."
+            )
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFeatures:
+    """Labels as input features: one-hot vectors of the true actions, or of spoilt ones.
+
+    `wrong_share` of the segments carry another label, and every boundary moves by a normal of
+    `blur` frames, as a recogniser might get them. The same seed spoils the same way.
+    """
+
+    frames: Int[np.ndarray, " time"]
+    num_labels: int
+    wrong_share: float = 0.0
+    blur: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.wrong_share <= 1:
+            raise ValueError(f"wrong_share must be within [0, 1], got {self.wrong_share}.")
+        if self.blur < 0:
+            raise ValueError(f"blur must be 0 frames or more, got {self.blur}.")
+        if self.wrong_share or self.blur:
+            spoilt = _spoil(self.frames, self.num_labels, self.wrong_share, self.blur, self.seed)
+            object.__setattr__(self, "frames", spoilt)
+
+    @property
+    def num_features(self) -> int:
+        """One column a label."""
+        return self.num_labels
+
+    def read(self, start: int, end: int, stride: int = 1) -> Float[np.ndarray, "time feature"]:
+        """Every `stride`-th one-hot vector of the frames `[start, end)`."""
+        return np.eye(self.num_labels, dtype=np.float32)[self.frames[start:end:stride]]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureArray:
+    """Features held in memory, shape (time, feature)."""
+
+    array: Float[np.ndarray, "time feature"]
+
+    @property
+    def num_features(self) -> int:
+        """Width of a feature vector."""
+        return int(self.array.shape[1])
+
+    def read(self, start: int, end: int, stride: int = 1) -> Float[np.ndarray, "time feature"]:
+        """Every `stride`-th vector of the frames `[start, end)`."""
+        return self.array[start:end:stride].astype(np.float32)
+
+
+def _spoil(
+    frames: Int[np.ndarray, " time"], num_labels: int, wrong_share: float, blur: float, seed: int
+) -> Int[np.ndarray, " time"]:
+    rng = np.random.default_rng([seed, len(frames), int(frames.sum())])
+    cuts = np.flatnonzero(np.diff(frames)) + 1
+    starts = np.concatenate([[0], cuts])
+    labels = frames[starts].copy()
+    wrong = rng.random(len(labels)) < wrong_share
+    if num_labels > 1:
+        labels[wrong] = (labels[wrong] + rng.integers(1, num_labels, wrong.sum())) % num_labels
+    moved = np.clip(np.round(cuts + rng.normal(0, blur, len(cuts))), 0, len(frames)).astype(int)
+    ends = np.append(np.maximum.accumulate(moved), len(frames))
+    return np.repeat(labels, np.diff(ends, prepend=0))

@@ -1,0 +1,552 @@
+"""FUTR: Future Transformer for Long-term Action Anticipation (Gong et al., CVPR 2022).
+
+https://arxiv.org/abs/2205.14022. A transformer encoder names every observed step, and a decoder
+with a few learned queries answers the whole future in parallel: each query gives one action and the
+share of the horizon that it takes, and the first query that names the *end* closes the list.
+
+Differs from the paper / from the official code:
+
+- What rounding leaves over goes to the last action, not to the last query; the official code gives
+  it to the last query, which mostly names the end and is always wrong. `fill="last_query"`.
+- The end in the first query leaves the horizon to that query's most likely action; the official
+  code leaves it to the last query. `fill="last_query"`.
+- No end at all uses all queries. The official code reuses the end of the video before, or crashes.
+- Raw durations too large for exp are shifted before they are normalised.
+- Observations are padded by a mask alone; the official code reads padding off the labels.
+- A term of the loss that has nothing to count is 0, not NaN.
+- Dropout is 0.1, which the official code applies whatever its command line says.
+- The unused sinusoid table is left out; sequences beyond the position table are refused.
+- `end_takes_time` and sampled futures are additions.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from actioncast.layers.decoding import (
+    EndFirst,
+    Fill,
+    duration_shares,
+    lay_out,
+    named_frames,
+)
+from actioncast.models.base import Anticipator, Losses
+from actioncast.timeline import UNLABELLED, Taxonomy
+from actioncast.types import IGNORE, Observation, Prediction, Target, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FUTRConfig:
+    """Sizes and options of FUTR; the defaults are those of Breakfast."""
+
+    feature_dim: int = 2048
+    """Width of a feature vector."""
+    hidden_dim: int = 128
+    """Width of the transformer."""
+    num_queries: int = 8
+    """Most future actions that can be told, the end included."""
+    num_encoder_layers: int = 2
+    """Layers that read the past."""
+    num_decoder_layers: int = 1
+    """Layers that answer the future."""
+    num_heads: int = 8
+    """Attention heads of every layer."""
+    feedforward_factor: int = 4
+    """Inner width of a feed-forward block, in multiples of `hidden_dim`."""
+    dropout: float = 0.1
+    """Probability of dropping an activation or an attention weight in training."""
+    max_positions: int = 2000
+    """Longest observation, in steps; each has a learned position."""
+    fill: Fill = "last_action"
+    """Who takes the frames that rounding leaves over, or all when the end comes first: an action
+    before the end, or the last query, as the official code has it."""
+    end_takes_time: bool = False
+    """Whether the end has a duration: the share of the horizon after the end of the video, in which
+    no action is named. Otherwise the actions fill the horizon."""
+    seed: int = 0
+    """Seed of sampled futures."""
+    past_weight: float = 1.0
+    """Weight of the loss of the observed actions."""
+    future_weight: float = 1.0
+    """Weight of the loss of the future actions."""
+    duration_weight: float = 1.0
+    """Weight of the loss of their durations."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "feature_dim",
+            "hidden_dim",
+            "num_queries",
+            "num_encoder_layers",
+            "num_decoder_layers",
+            "num_heads",
+            "feedforward_factor",
+            "max_positions",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(
+                f"hidden_dim must be a multiple of num_heads, got {self.hidden_dim} and "
+                f"{self.num_heads}."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
+        if self.fill not in ("last_action", "last_query"):
+            raise ValueError(f"fill must be 'last_action' or 'last_query', got {self.fill!r}.")
+        if self.end_takes_time and self.fill == "last_query":
+            raise ValueError(
+                "end_takes_time must come with fill='last_action', got fill='last_query', under "
+                "which the last query overwrites the end."
+            )
+        for name in ("past_weight", "future_weight", "duration_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+
+    def build(self, taxonomy: Taxonomy) -> "FUTR":
+        """Build the model for these labels."""
+        return FUTR(self, taxonomy)
+
+
+OFFICIAL = FUTRConfig(fill="last_query")
+"""As released for Breakfast: every third frame."""
+
+OFFICIAL_50SALADS = FUTRConfig(
+    hidden_dim=512, num_decoder_layers=2, num_queries=20, max_positions=3100, fill="last_query"
+)
+"""As released for 50 Salads: every sixth frame."""
+
+
+class FUTR(Anticipator):
+    """Names every observed step and answers the future with parallel queries."""
+
+    tasks = frozenset({Task.SEGMENTATION, Task.LONG_TERM})
+
+    def __init__(self, config: FUTRConfig, taxonomy: Taxonomy) -> None:
+        super().__init__()
+        self.config = config
+        self.taxonomy = taxonomy
+        self.end = len(taxonomy.labels)
+        hidden = config.hidden_dim
+        self.embed = nn.Linear(config.feature_dim, hidden)
+        self.positions = nn.Parameter(torch.empty(config.max_positions, hidden))
+        self.queries = nn.Parameter(torch.empty(config.num_queries, hidden))
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
+        self.decoder_norm = nn.LayerNorm(hidden)
+        self.past_head = nn.Linear(hidden, self.end)
+        self.future_head = nn.Linear(hidden, self.end + 1)
+        self.duration_head = nn.Linear(hidden, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+            if isinstance(module, Attention):
+                nn.init.zeros_(module.project.bias)
+                nn.init.zeros_(module.out.bias)
+        # The official table has a leading axis of one, which counts into the fans: the bound is
+        # sqrt(6 / ((max_positions + 1) * hidden_dim)), far below that of a matrix.
+        nn.init.xavier_uniform_(self.positions.data[None])
+        nn.init.normal_(self.queries)
+
+    def forward(
+        self, features: Float[Tensor, "batch time feature"], valid: Bool[Tensor, "batch time"]
+    ) -> tuple[
+        Float[Tensor, "batch time label"],
+        Float[Tensor, "batch query label+1"],
+        Float[Tensor, "batch query"],
+    ]:
+        """Logits of the observed steps, logits of the queries, and their raw durations."""
+        positions = self._positions(features)
+        mask = _attention_mask(valid)
+        memory = F.relu(self.embed(features))
+        for layer in self.encoder:
+            memory = layer(memory, positions, mask)
+        queries = repeat(self.queries, "query hidden -> batch query hidden", batch=len(features))
+        slots = torch.zeros_like(queries)
+        placed = memory + positions
+        for layer in self.decoder:
+            slots = layer(slots, queries, placed, mask)
+        slots = self.decoder_norm(slots)
+        durations = rearrange(self.duration_head(slots), "batch query 1 -> batch query")
+        return self.past_head(memory), self.future_head(slots), durations
+
+    def losses(self, x: Observation, y: Target) -> Losses:
+        """Cross entropy of past and future actions, and the squared error of the shares.
+
+        Each is a mean over what the target names, and 0 where it names nothing.
+        """
+        past, future, durations = self(x.features, x.valid)
+        frames = y.frames.get(self.taxonomy.primary)
+        if frames is None and y.future is None:
+            raise ValueError(
+                f"FUTR learns from the labels of head {self.taxonomy.primary!r}, observed or "
+                "future, got neither; choose a data set that has them."
+            )
+        if frames is None:
+            frames = torch.full_like(x.valid, IGNORE, dtype=torch.long)
+        actions, shares = self._query_targets(y, durations)
+        return {
+            "past": self.config.past_weight * mean_cross_entropy(past, frames),
+            "future": self.config.future_weight * mean_cross_entropy(future, actions),
+            "duration": self.config.duration_weight * mean_share_error(durations, shares),
+        }
+
+    @torch.inference_mode()
+    def predict(self, x: Observation) -> list[Prediction]:
+        """The observed steps, and the queries up to the first end, laid over each horizon."""
+        past, future, durations = self(x.features, x.valid)
+        return [
+            self._prediction(x, i, past[i, x.valid[i]], future[i], durations[i])
+            for i in range(len(x))
+        ]
+
+    def _prediction(
+        self,
+        x: Observation,
+        i: int,
+        past: Float[Tensor, "time label"],
+        future: Float[Tensor, "query _"],
+        durations: Float[Tensor, " query"],
+    ) -> Prediction:
+        horizon = int(x.horizon[i])
+        asked, sampled = horizon > 0, horizon > 0 and x.num_samples > 0
+        return Prediction(
+            taxonomy=self.taxonomy,
+            rate=x.rate,
+            observed=x.frames_observed(i),
+            past=past.float().softmax(-1),
+            future=self._decode(future, durations, horizon) if asked else None,
+            samples=self._draw(future, durations, horizon, x.num_samples) if sampled else None,
+        )
+
+    def _decode(
+        self,
+        future: Float[Tensor, "query _"],
+        durations: Float[Tensor, " query"],
+        horizon: int,
+    ) -> Float[Tensor, "horizon label"]:
+        probs = future[:, : self.end].float().softmax(-1)
+        return named_frames(probs, self._lay_out(future.argmax(-1), durations, horizon))
+
+    def _draw(
+        self,
+        future: Float[Tensor, "query _"],
+        durations: Float[Tensor, " query"],
+        horizon: int,
+        num_samples: int,
+    ) -> Int[Tensor, "sample horizon"]:
+        """Draw every query's action by itself; the durations stay."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        probs = future.float().softmax(-1).cpu()
+        drawn = torch.multinomial(probs, num_samples, replacement=True, generator=generator)
+        labels = rearrange(drawn, "query sample -> sample query").to(future.device)
+        queries = self._lay_out(labels, durations.expand(num_samples, -1), horizon)
+        # Only a query that stands in for an end in first place names a frame and drew the end.
+        actions = torch.where(labels == self.end, future[:, : self.end].argmax(-1), labels)
+        return actions.gather(1, queries.clamp(min=0)).masked_fill(queries < 0, UNLABELLED)
+
+    def _lay_out(
+        self,
+        labels: Int[Tensor, "*sample query"],
+        durations: Float[Tensor, "*sample query"],
+        horizon: int,
+    ) -> Int[Tensor, "*sample horizon"]:
+        released = self.config.fill == "last_query"
+        end_first: EndFirst = "last_query" if released else "first_action"
+        if self.config.end_takes_time:
+            end_first = "nothing"
+        return lay_out(
+            labels,
+            durations,
+            horizon,
+            end=self.end,
+            fill=self.config.fill,
+            end_first=end_first,
+            end_takes_time=self.config.end_takes_time,
+        )
+
+    def _query_targets(
+        self, y: Target, durations: Float[Tensor, "batch query"]
+    ) -> tuple[Int[Tensor, "batch query"], Float[Tensor, "batch query"]]:
+        """Action and share of every query, cut or padded; IGNORE and NaN where there is none."""
+        if y.future is None:
+            empty = torch.full_like(durations, IGNORE, dtype=torch.long)
+            return empty, torch.full_like(durations, torch.nan)
+        room = (0, self.config.num_queries - y.future.shape[1])
+        actions = F.pad(y.future, room, value=IGNORE)
+        if y.durations is None:
+            return actions, torch.full_like(durations, torch.nan)
+        shares = F.pad(y.durations, room, value=torch.nan)
+        is_end = actions == self.end
+        if not self.config.end_takes_time:
+            return actions, shares.masked_fill(is_end, torch.nan)
+        # An end without a number lies beyond the horizon and so takes none of it.
+        takes_none = is_end & shares.isnan() & ~shares.isnan().all(1, keepdim=True)
+        return actions, shares.masked_fill(takes_none, 0.0)
+
+    def _positions(
+        self, features: Float[Tensor, "batch time feature"]
+    ) -> Float[Tensor, "time hidden"]:
+        _, steps, width = features.shape
+        if width != self.config.feature_dim:
+            raise ValueError(
+                f"features must be {self.config.feature_dim} wide, got {width}; set feature_dim to "
+                "the width of your features."
+            )
+        if steps > self.config.max_positions:
+            raise ValueError(
+                f"an observation must have at most {self.config.max_positions} steps, got {steps}; "
+                "use a larger stride, or train with a larger max_positions."
+            )
+        return self.positions[:steps]
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values are read from the same vectors."""
+
+    def __init__(self, config: FUTRConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.dropout = config.dropout
+        self.project = nn.Linear(config.hidden_dim, 3 * config.hidden_dim)
+        self.out = nn.Linear(config.hidden_dim, config.hidden_dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch query hidden"],
+        memory: Float[Tensor, "batch time hidden"],
+        mask: Bool[Tensor, "batch 1 1 time"] | None = None,
+    ) -> Float[Tensor, "batch query hidden"]:
+        """Each vector of `x` gathers what it needs from `memory`."""
+        sizes = [x.shape[-1], 2 * x.shape[-1]]
+        weight, memory_weight = torch.split(self.project.weight, sizes)
+        bias, memory_bias = torch.split(self.project.bias, sizes)
+        queries = F.linear(x, weight, bias)
+        keys, values = F.linear(memory, memory_weight, memory_bias).chunk(2, -1)
+        gathered = F.scaled_dot_product_attention(
+            self._split(queries),
+            self._split(keys),
+            self._split(values),
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.out(rearrange(gathered, "batch head time width -> batch time (head width)"))
+
+    def _split(
+        self, x: Float[Tensor, "batch time hidden"]
+    ) -> Float[Tensor, "batch head time width"]:
+        return rearrange(x, "batch time (head width) -> batch head time width", head=self.num_heads)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers on every vector by itself."""
+
+    def __init__(self, config: FUTRConfig) -> None:
+        super().__init__()
+        inner = config.feedforward_factor * config.hidden_dim
+        self.expand = nn.Linear(config.hidden_dim, inner)
+        self.contract = nn.Linear(inner, config.hidden_dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Widen, rectify, narrow."""
+        return self.contract(self.dropout(F.relu(self.expand(x))))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention over the past; positions enter queries, keys and values of every layer."""
+
+    def __init__(self, config: FUTRConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_dim)
+        self.feedforward = FeedForward(config)
+        self.feedforward_norm = nn.LayerNorm(config.hidden_dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        memory: Float[Tensor, "batch time hidden"],
+        positions: Float[Tensor, "time hidden"],
+        mask: Bool[Tensor, "batch 1 1 time"] | None,
+    ) -> Float[Tensor, "batch time hidden"]:
+        """One step of reading; the residual carries no positions."""
+        placed = memory + positions
+        memory = self.attention_norm(memory + self.dropout(self.attention(placed, placed, mask)))
+        return self.feedforward_norm(memory + self.dropout(self.feedforward(memory)))
+
+
+class DecoderLayer(nn.Module):
+    """The queries look at each other, then at the past."""
+
+    def __init__(self, config: FUTRConfig) -> None:
+        super().__init__()
+        self.self_attention = Attention(config)
+        self.self_norm = nn.LayerNorm(config.hidden_dim)
+        self.cross_attention = Attention(config)
+        self.cross_norm = nn.LayerNorm(config.hidden_dim)
+        self.feedforward = FeedForward(config)
+        self.feedforward_norm = nn.LayerNorm(config.hidden_dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        slots: Float[Tensor, "batch query hidden"],
+        queries: Float[Tensor, "batch query hidden"],
+        placed: Float[Tensor, "batch time hidden"],
+        mask: Bool[Tensor, "batch 1 1 time"] | None,
+    ) -> Float[Tensor, "batch query hidden"]:
+        """One step of answering, from a memory that carries its positions."""
+        asked = slots + queries
+        slots = self.self_norm(slots + self.dropout(self.self_attention(asked, asked)))
+        read = self.cross_attention(slots + queries, placed, mask)
+        slots = self.cross_norm(slots + self.dropout(read))
+        return self.feedforward_norm(slots + self.dropout(self.feedforward(slots)))
+
+
+def mean_cross_entropy(
+    logits: Float[Tensor, "batch time label"], labels: Int[Tensor, "batch time"]
+) -> Float[Tensor, ""]:
+    """Cross entropy over everything but `IGNORE`; 0 when that is nothing."""
+    total = F.cross_entropy(
+        rearrange(logits, "batch time label -> (batch time) label"),
+        rearrange(labels, "batch time -> (batch time)"),
+        ignore_index=IGNORE,
+        reduction="sum",
+    )
+    return total / (labels != IGNORE).sum().clamp(min=1)
+
+
+def mean_share_error(
+    durations: Float[Tensor, "batch query"], shares: Float[Tensor, "batch query"]
+) -> Float[Tensor, ""]:
+    """Squared error of normalised durations over the shares that are numbers; 0 without any."""
+    counted = ~shares.isnan()
+    wrong = duration_shares(durations, counted) - shares.nan_to_num()
+    return wrong.square().sum() / counted.sum().clamp(min=1)
+
+
+def futr_from_official(
+    state: Mapping[str, Tensor], num_heads: int = 8
+) -> tuple[FUTRConfig, dict[str, Tensor]]:
+    """Translate a released checkpoint; the rows of `past_head` are the labels.
+
+    Args:
+        state: the official state dict, with or without the `module.` of `DataParallel`.
+        num_heads: attention heads, which no tensor tells; every released model has 8.
+
+    Raises:
+        ValueError: it is not a checkpoint of FUTR, or of another shape.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state.pop("pos_enc.pos_table", None)
+    num_encoder_layers, num_decoder_layers = (
+        len({match[1] for name in state if (match := re.match(pattern, name))})
+        for pattern in (
+            r"transformer\.encoder\.layers\.(\d+)\.",
+            r"transformer\.decoder\.layers\.(\d+)\.",
+        )
+    )
+    names = official_names(num_encoder_layers, num_decoder_layers)
+    missing, unexpected = sorted(names.keys() - state), sorted(state.keys() - names)
+    if missing or unexpected or not num_encoder_layers or not num_decoder_layers:
+        raise ValueError(
+            f"the state dict must be that of the official FUTR, got one without {_some(missing)}, "
+            f"and with {_some(unexpected)} besides; check which model it belongs to."
+        )
+    weights = {names[name]: tensor for name, tensor in state.items()}
+    weights["positions"] = rearrange(weights["positions"], "1 time hidden -> time hidden")
+    num_queries, hidden_dim = weights["queries"].shape
+    config = FUTRConfig(
+        feature_dim=weights["embed.weight"].shape[1],
+        hidden_dim=hidden_dim,
+        num_queries=num_queries,
+        num_encoder_layers=num_encoder_layers,
+        num_decoder_layers=num_decoder_layers,
+        num_heads=num_heads,
+        feedforward_factor=len(weights["encoder.0.feedforward.expand.weight"]) // hidden_dim,
+        max_positions=len(weights["positions"]),
+        fill="last_query",
+    )
+    num_labels = len(weights["past_head.weight"])
+    with torch.device("meta"):
+        expected = config.build(Taxonomy.of(map(str, range(num_labels)))).state_dict()
+    wrong = [
+        f"{name} {tuple(tensor.shape)} for {tuple(expected[name].shape)}"
+        for name, tensor in weights.items()
+        if tensor.shape != expected[name].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"the tensors of the state dict must fit {num_labels} labels and each other, got "
+            f"{_some(wrong)}; check which model it belongs to."
+        )
+    return config, weights
+
+
+def official_names(num_encoder_layers: int, num_decoder_layers: int) -> dict[str, str]:
+    """Our name of every parameter, by its name in the official code."""
+    modules = {
+        "input_embed": "embed",
+        "transformer.decoder.norm": "decoder_norm",
+        "fc_seg": "past_head",
+        "fc": "future_head",
+        "fc_len": "duration_head",
+    }
+    attentions = {}
+    for i in range(num_encoder_layers):
+        theirs, ours = f"transformer.encoder.layers.{i}", f"encoder.{i}"
+        attentions[f"{theirs}.self_attn"] = f"{ours}.attention"
+        modules |= _feedforward_names(theirs, ours)
+        modules[f"{theirs}.norm1"] = f"{ours}.attention_norm"
+        modules[f"{theirs}.norm2"] = f"{ours}.feedforward_norm"
+    for i in range(num_decoder_layers):
+        theirs, ours = f"transformer.decoder.layers.{i}", f"decoder.{i}"
+        attentions[f"{theirs}.self_attn"] = f"{ours}.self_attention"
+        attentions[f"{theirs}.multihead_attn"] = f"{ours}.cross_attention"
+        modules |= _feedforward_names(theirs, ours)
+        modules[f"{theirs}.norm1"] = f"{ours}.self_norm"
+        modules[f"{theirs}.norm2"] = f"{ours}.cross_norm"
+        modules[f"{theirs}.norm3"] = f"{ours}.feedforward_norm"
+    names = {"pos_embedding": "positions", "query_embed.weight": "queries"}
+    for kind in ("weight", "bias"):
+        names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in modules.items()}
+        for theirs, ours in attentions.items():
+            names[f"{theirs}.in_proj_{kind}"] = f"{ours}.project.{kind}"
+            names[f"{theirs}.out_proj.{kind}"] = f"{ours}.out.{kind}"
+    return names
+
+
+def _feedforward_names(theirs: str, ours: str) -> dict[str, str]:
+    return {
+        f"{theirs}.linear1": f"{ours}.feedforward.expand",
+        f"{theirs}.linear2": f"{ours}.feedforward.contract",
+    }
+
+
+def _some(names: list[str]) -> str:
+    return (
+        ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
+    )
+
+
+def _attention_mask(valid: Bool[Tensor, "batch time"]) -> Bool[Tensor, "batch 1 1 time"] | None:
+    """Which steps may be looked at; None, and so the fastest kernels, when all may."""
+    shortest = int(valid.sum(1).min()) if valid.numel() else 0
+    if not shortest:
+        raise ValueError(
+            "every observation must have at least one valid step, got one without; leave it out of "
+            "the batch."
+        )
+    if shortest == valid.shape[1]:
+        return None
+    return rearrange(valid, "batch time -> batch 1 1 time")

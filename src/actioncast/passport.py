@@ -1,0 +1,148 @@
+"""What exactly was measured, and a refusal to compare what cannot be compared."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from actioncast.checkpoint import from_json, json_bytes, replace_file
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passport:
+    """The circumstances of a score. Scores compare only where `MUST_AGREE` does."""
+
+    dataset: str
+    fingerprint: str
+    """Changes with any label, video, rate or split of the data."""
+    splits: tuple[str, ...]
+    """Splits scored; a total is their unweighted mean."""
+    num_videos: int
+    """Test videos scored, over all splits."""
+    task: str
+    observed_ratios: tuple[float, ...] = ()
+    horizon_ratios: tuple[float, ...] = ()
+    horizon_source: str = ""
+    """`true_length` (leaks it), `observed_multiple x 4`, `seconds 300`; empty for segmentation."""
+    input: str
+    """What the model saw: features, true labels, predicted labels."""
+    features_causal: str
+    """yes, no or unknown: whether features of a frame see later frames."""
+    metric: str
+    """Which variant of the metric."""
+    combined: str = "most likely"
+    """Which of several sampled futures was scored, of how many."""
+    selection: str
+    """How the checkpoint was chosen."""
+    model: str
+    recipe: str
+    seeds: tuple[int, ...]
+    version: str
+    commit: str
+    note: str = ""
+
+
+MUST_AGREE = (
+    "dataset",
+    "fingerprint",
+    "splits",
+    "task",
+    "observed_ratios",
+    "horizon_ratios",
+    "horizon_source",
+    "input",
+    "features_causal",
+    "metric",
+    "combined",
+)
+"""Fields in which scores must agree to stand in one table; so must whether the test split chose the
+checkpoint (`selection`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Scores with their passport: the content of a result file."""
+
+    passport: Passport
+    total: dict[str, float]
+    """Mean over the splits, in percent."""
+    splits: dict[str, dict[str, float]]
+    videos: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By video, where it is a test video of one split alone; else by `split/video`."""
+    format: int = FORMAT
+
+
+def write_result(result: Result, path: Path) -> None:
+    """Write a result file."""
+    replace_file(path, json_bytes(result))
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is no result file; the message names the first wrong key.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the result file {path} does not exist.")
+    try:
+        value: Any = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} must be a result file in JSON, got {error}.") from None
+    return from_json(Result, value, str(path))
+
+
+def differences(passports: Sequence[Passport]) -> dict[str, list[str]]:
+    """The fields that forbid a comparison, each with the values found."""
+    found: dict[str, list[str]] = {}
+    for name in MUST_AGREE:
+        values = [_shown(getattr(passport, name)) for passport in passports]
+        if len(set(values)) > 1:
+            found[name] = values
+    chosen = [_on_test(passport) for passport in passports]
+    if len(set(chosen)) > 1:
+        found["selection"] = [passport.selection for passport in passports]
+    return found
+
+
+def require_comparable(results: Mapping[str, Result], across: Sequence[str] = ()) -> None:
+    """Refuse results that cannot stand side by side.
+
+    Args:
+        results: By name.
+        across: Fields that are allowed to differ, because the table is about them.
+
+    Raises:
+        ValueError: Names the fields that differ and their values.
+    """
+    known = {f.name for f in fields(Passport)}
+    if unknown := set(across) - known:
+        raise ValueError(
+            f"--across must name fields of a passport ({', '.join(sorted(known))}), got "
+            f"{', '.join(sorted(unknown))}."
+        )
+    found = differences([result.passport for result in results.values()])
+    blocking = {name: values for name, values in found.items() if name not in across}
+    if blocking:
+        lines = [
+            f"  {name}: "
+            + "; ".join(f"{who}: {value}" for who, value in zip(results, values, strict=True))
+            for name, values in blocking.items()
+        ]
+        raise ValueError(
+            "these results cannot stand side by side, they differ in\n"
+            + "\n".join(lines)
+            + f"\nIf the difference is the point of the table, say --across {' '.join(blocking)}."
+        )
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _on_test(passport: Passport) -> bool:
+    return "test split" in passport.selection

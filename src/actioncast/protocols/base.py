@@ -1,0 +1,15 @@
+"""What a protocol asks of a model about one video."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """How much of a video is seen and how far ahead the model must look, in the video's frames."""
+
+    observed: int
+    """Frames seen, from the first."""
+    horizon: int = 0
+    """Frames to name after the last one seen."""
+    video_length: int | None = None
+    """Frames of the whole video, if the protocol gives them away."""

@@ -1,0 +1,241 @@
+"""Training: one LightningModule around any model, and what a run writes to disk."""
+
+import subprocess
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from actioncast import __version__
+from actioncast.checkpoint import save_checkpoint, to_json
+from actioncast.data import Dataset, LabelInput, Video, inner_split
+from actioncast.models import MODELS, ModelConfig
+from actioncast.models.base import Anticipator, CountingAnticipator
+from actioncast.models.futr import FUTRConfig
+from actioncast.protocols import HorizonSource, LongTerm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything that a training run depends on, besides the data."""
+
+    model: ModelConfig = field(default_factory=FUTRConfig)
+    """the model and its sizes; feature_dim follows the data"""
+    dataset: str = ""
+    """folder name of the data set under the data root, where --data does not name one"""
+    input: Literal["features", "labels"] = "features"
+    """what the model sees: feature files, or labels one-hot"""
+    labels: LabelInput = field(default_factory=LabelInput)
+    """how labels are spoilt, where they are the input"""
+    stride: int = 1
+    """every how many frames the model reads one"""
+    observed_ratios: tuple[float, ...] = (0.2, 0.3, 0.5)
+    """shares of a training video seen, each once an epoch; 1 trains segmentation alone"""
+    ratio_jitter: float = 0.0
+    """greatest change of a share, drawn anew each time a video is shown"""
+    horizon_source: HorizonSource = HorizonSource.TRUE_LENGTH
+    """who says how many frames to anticipate in training"""
+    multiple: float = 4.0
+    """horizon over observed frames, for observed_multiple"""
+    seconds: float = 300.0
+    """horizon for seconds"""
+    epochs: int = 60
+    """passes over the training videos"""
+    batch_size: int = 16
+    """items in a batch"""
+    accumulate: int = 1
+    """batches whose gradients are summed before a step"""
+    lr: float = 1e-3
+    """peak learning rate of AdamW"""
+    weight_decay: float = 5e-3
+    """of AdamW, on every parameter"""
+    warmup_epochs: int = 10
+    """epochs of linear warm-up; a cosine to zero follows"""
+    warmup_from_zero: bool = False
+    """start at learning rate 0, which wastes an epoch, as FUTR's released code does"""
+    clip: float = 0.0
+    """greatest gradient norm; 0 does not clip"""
+    selection: Literal["validation", "last", "test"] = "validation"
+    """which checkpoint counts: best on held-out training videos, last, or best on the test split"""
+    select_by: Literal["long_term", "segmentation"] = "long_term"
+    """the score that selects: mean MoC, or frame accuracy"""
+    validation_share: float = 0.1
+    """share of the training videos held out for selection, whole groups (persons) at a time"""
+    validate_every: int = 1
+    """epochs between validations"""
+    seed: int = 0
+    """of weights, order and dropout"""
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "epochs", "batch_size", "accumulate", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.observed_ratios or not all(0 < r <= 1 for r in self.observed_ratios):
+            raise ValueError(
+                f"observed_ratios must be shares within (0, 1], got {self.observed_ratios}."
+            )
+        if not 0 < self.validation_share < 1:
+            raise ValueError(
+                f"validation_share must be within (0, 1), got {self.validation_share}."
+            )
+        if not self.lr > 0 or self.weight_decay < 0 or self.clip < 0 or self.ratio_jitter < 0:
+            raise ValueError(
+                "lr must be positive, weight_decay, clip and ratio_jitter 0 or more, got "
+                f"{self.lr}, {self.weight_decay}, {self.clip} and {self.ratio_jitter}."
+            )
+
+    def protocol(self) -> LongTerm:
+        """The protocol whose questions are trained."""
+        return LongTerm(
+            horizon_source=self.horizon_source, multiple=self.multiple, seconds=self.seconds
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where training runs; changes its speed, not what is learned (precision apart)."""
+
+    accelerator: str = "auto"
+    """cpu, gpu, or auto"""
+    devices: int = 1
+    """processes of DDP, one a device"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """of activations; weights stay float32"""
+    num_workers: int = 0
+    """processes that read data"""
+    quiet: bool = False
+    """print no progress"""
+
+
+def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:
+    """Fit recipe and data to one another: label input, and the width of a feature vector.
+
+    Raises:
+        ValueError: The data has no features, or a video is too long for the model.
+    """
+    if config.input == "labels":
+        dataset = dataset.with_label_input(config.labels)
+    width = dataset.num_features
+    model = config.model
+    if hasattr(model, "feature_dim") and model.feature_dim != width:
+        model = replace(model, feature_dim=width)
+        config = replace(config, model=model)
+    longest = max(
+        (
+            int(min(max(config.observed_ratios) + config.ratio_jitter, 1) * v.num_frames)
+            for v in dataset.videos.values()
+        ),
+    )
+    steps = -(-longest // config.stride)
+    if hasattr(model, "max_positions") and model.max_positions < steps:
+        raise ValueError(
+            f"the longest observation has {steps} steps at stride {config.stride}, the model has "
+            f"{model.max_positions} positions; raise --stride or --model.max-positions."
+        )
+    return config, dataset
+
+
+def build(config: TrainConfig, dataset: Dataset) -> Anticipator:
+    """The untrained model of a seed; the caller's random state is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return config.model.build(dataset.taxonomy)
+
+
+def train_split(
+    config: TrainConfig,
+    dataset: Dataset,
+    split: str,
+    folder: Path,
+    machine: Machine,
+    recipe: str = "",
+    data: Path | None = None,
+) -> Path:
+    """Train on one split, leave `best/` and `last/` in a folder; goes on where a kill stopped it.
+
+    Args:
+        config: The recipe, after `prepare`.
+        dataset: The data, after `prepare`.
+        split: Name of the split.
+        folder: Of this split's run.
+        machine: Where it runs.
+        recipe: Its name, for the passport.
+        data: Where the data lies, so that `evaluate` finds it.
+
+    Returns:
+        The folder of the selected checkpoint.
+    """
+    parts = dataset.split(split)
+    videos = dataset.select(parts.train)
+    held: list[Video] = []
+    if config.selection == "validation":
+        videos, held = inner_split(videos, config.validation_share, config.seed)
+    elif config.selection == "test":
+        held = dataset.select(parts.test)
+    model = build(config, dataset)
+    run = describe(config, dataset, split, recipe, data, [v.id for v in held])
+    name = model_name(config.model)
+    if isinstance(model, CountingAnticipator):
+        model.fit([video.counted() for video in dataset.select(parts.train)])
+        save_checkpoint(folder / "best", name, model, config.model, run)
+        return folder / "best"
+
+    from actioncast.lightning_run import fit  # noqa: PLC0415  (lightning takes seconds to import)
+
+    fit(model, name, config, videos, held, folder, machine, run)
+    return folder / "best"
+
+
+def describe(
+    config: TrainConfig,
+    dataset: Dataset,
+    split: str,
+    recipe: str,
+    data: Path | None,
+    held: list[str],
+) -> dict[str, Any]:
+    """What a checkpoint says of the run that made it."""
+    return {
+        "recipe": recipe,
+        "training": replace_model(config),
+        "dataset": dataset.name,
+        "data": "" if data is None else str(data.resolve()),
+        "fingerprint": dataset.fingerprint(),
+        "rate": dataset.rate,
+        "split": split,
+        "held_out": held if config.selection == "validation" else [],
+        "version": __version__,
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "torch": torch.__version__,
+    }
+
+
+def replace_model(config: TrainConfig) -> dict[str, Any]:
+    """The training part of a config; the model's part stands in the checkpoint beside it."""
+    return {key: value for key, value in to_json(config).items() if key != "model"}
+
+
+def model_name(config: object) -> str:
+    """The name of a config's class in `MODELS`."""
+    return next(name for name, kind in MODELS.items() if type(config) is kind)
+
+
+def commit() -> str:
+    """The commit of the checkout this package runs from, `+` if it has uncommitted changes."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = _git(here, "rev-parse", "--short=12", "HEAD")
+        dirty = _git(here, "status", "--porcelain", "--untracked-files=no", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head + ("+" if dirty else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()

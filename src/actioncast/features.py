@@ -209,6 +209,27 @@ class FeatureArray:
         return self.array[start:end:stride].astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class WarpedFeatures:
+    """Features shown at another pace: frame `i` is frame `index[i]` of the source."""
+
+    source: FeatureSource
+    index: Int[np.ndarray, " time"]
+
+    @property
+    def num_features(self) -> int:
+        """Width of a feature vector."""
+        return self.source.num_features
+
+    def read(self, start: int, end: int, stride: int = 1) -> Float[np.ndarray, "time feature"]:
+        """Every `stride`-th vector of the warped frames `[start, end)`."""
+        wanted = self.index[start:end:stride]
+        if not len(wanted):
+            return self.source.read(0, 0)
+        first = int(wanted.min())
+        return self.source.read(first, int(wanted.max()) + 1)[wanted - first]
+
+
 def _spoil(
     frames: Int[np.ndarray, " time"], num_labels: int, wrong_share: float, blur: float, seed: int
 ) -> Int[np.ndarray, " time"]:

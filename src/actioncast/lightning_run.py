@@ -3,10 +3,13 @@
 The only file that imports lightning; models never do.
 """
 
+import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +229,13 @@ def fit(
         videos, config.observed_ratios, config.ratio_jitter, config.batch_size, config.seed
     )
     batches = training_batches(
-        videos, sampler, config.protocol(), config.stride, model.taxonomy, machine.num_workers
+        videos,
+        sampler,
+        config.protocol(),
+        config.stride,
+        model.taxonomy,
+        machine.num_workers,
+        config.warp,
     )
     selector = Selector(name, config, held, folder, run)
     callbacks: list[Callback] = [selector]
@@ -243,7 +252,22 @@ def fit(
             enable_version_counter=False,
         )
     )
-    trainer = lightning.Trainer(
+    with quiet():
+        trainer = _trainer(config, folder, machine, callbacks)
+    resume = folder / RESUME
+    with torch.random.fork_rng(), quiet():
+        trainer.fit(
+            Training(model, config),
+            batches,
+            ckpt_path=resume if resume.exists() else None,
+            weights_only=True,
+        )
+
+
+def _trainer(
+    config: TrainConfig, folder: Path, machine: Machine, callbacks: list[Callback]
+) -> lightning.Trainer:
+    return lightning.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
         strategy="ddp_find_unused_parameters_true" if machine.devices > 1 else "auto",
@@ -261,11 +285,20 @@ def fit(
         log_every_n_steps=1,
         deterministic="warn",
     )
-    resume = folder / RESUME
-    with torch.random.fork_rng():
-        trainer.fit(
-            Training(model, config),
-            batches,
-            ckpt_path=resume if resume.exists() else None,
-            weights_only=True,
-        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lightning's advertisements and hints away from the user's progress line."""
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for text in (".*many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*"):
+                warnings.filterwarnings("ignore", text)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

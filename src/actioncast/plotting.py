@@ -8,13 +8,15 @@ import html
 import io
 import json
 import math
+import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from actioncast.timeline import LabelSpace, Segment, Timeline
 from actioncast.timeline_files import write_atomically
@@ -22,6 +24,7 @@ from actioncast.timeline_files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import Console
     from rich.text import Text
 
 # Chosen one after the other in OKLab, each the farthest from those before it, from white, from
@@ -78,10 +81,8 @@ def draw_timelines(
                 f"{rows[0].name!r} differ; read both with the same `labels`."
             )
     rows = [row if row.now is not None else replace(row, now=now) for row in rows]
-    if suffix == ".html":
-        data = _page(rows, title).encode()
-    else:
-        data = _picture(rows, title, suffix[1:])
+    is_page = suffix == ".html"
+    data = _page(rows, title).encode() if is_page else _picture(rows, title, suffix[1:])
     write_atomically(path, data)
 
 
@@ -134,6 +135,10 @@ def _opacity(score: float) -> float:
     return FAINTEST + (1 - FAINTEST) * min(1.0, max(0.0, score))
 
 
+def _percent(score: float) -> str:
+    return f"{100 * score:.0f} %"
+
+
 def _shown(name: str) -> str:
     """The name on one line, without characters that steer a terminal or break XML."""
     return " ".join("".join(c if c.isprintable() else " " for c in name).split())
@@ -163,14 +168,13 @@ def _picture(rows: Sequence[TimelineRow], title: str, kind: str) -> bytes:
     import matplotlib  # noqa: PLC0415  # slow to import, and only pictures need it
 
     # No locale, no date and no random ids: the same input gives the same bytes.
-    settings: dict[str, Any] = {
-        **matplotlib.rcParamsDefault,
+    settings: Any = dict(matplotlib.rcParamsDefault)
+    settings |= {
         "svg.fonttype": "none",
         "svg.hashsalt": "actioncast",
-        "font.family": ["DejaVu Sans"],
         "hatch.linewidth": 0.9,
     }
-    settings.pop("backend", None)
+    del settings["backend"]
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
     file = io.BytesIO()
     with matplotlib.rc_context(settings):
@@ -182,42 +186,44 @@ def _picture(rows: Sequence[TimelineRow], title: str, kind: str) -> bytes:
 def _figure(rows: Sequence[TimelineRow], title: str) -> "Figure":
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    names = [_cut(_shown(row.name), NAME_SIZE, 2.4) for row in rows]
-    left = EDGE + 0.12 + max(_width(name, NAME_SIZE) for name in names)
+    names = [_wrapped(_shown(row.name), NAME_SIZE, 2.4, 2) for row in rows]
+    left = EDGE + 0.12 + max(_width(line, NAME_SIZE) for name in names for line in name)
+    inner = WIDTH - 2 * EDGE
+    heading = _wrapped(title, 13, inner, 2, "bold") if title else []
     labels = rows[0].timeline.labels
     entries = [(i, _shown(labels.names[i])) for i in _occurring(rows)]
+    columns = _columns([_width(name, LEGEND_SIZE) + 0.62 for _, name in entries], inner)
     keys = _keys(rows)
-    inner = WIDTH - 2 * EDGE
-    widest = max((_width(name, LEGEND_SIZE) for _, name in entries), default=0.0)
-    columns = max(1, min(len(entries), int(inner / (widest + 0.62))))
-    legend_rows = math.ceil(len(entries) / columns) if entries else 0
-    # Equal columns that hold no empty one.
-    columns = math.ceil(len(entries) / legend_rows) if entries else 1
-    marks = sorted({row.now for row in rows if row.now is not None and math.isfinite(row.now)})
-    top = 0.2 + (0.36 if title else 0.0) + (0.2 if marks else 0.0)
+    marks = _marks(rows)
+    top = 0.2 + 0.24 * len(heading) + (0.12 if heading else 0.0) + (0.2 if marks else 0.0)
     body = len(rows) * (ROW + GAP) + GAP
-    legend = legend_rows * 0.26 + (0.3 if keys else 0.0)
+    legend = 0.26 * max(map(len, columns), default=0) + (0.3 if keys else 0.0)
     height = top + body + 0.62 + legend + 0.12
     figure = Figure(figsize=(WIDTH, height))
-    if title:
+    if heading:
         figure.text(
-            EDGE / WIDTH, 1 - 0.2 / height, _cut(title, 13, inner, weight="bold"), fontsize=13,
-            fontweight="bold", color=INK, va="top", parse_math=False,
+            EDGE / WIDTH, 1 - 0.2 / height, "\n".join(heading), fontsize=13, fontweight="bold",
+            color=INK, va="top", parse_math=False,
         )  # fmt: skip
     box = (left / WIDTH, 1 - (top + body) / height, (WIDTH - left - EDGE) / WIDTH, body / height)
-    axes = figure.add_axes(box)
-    _draw_rows(axes, rows, names, (WIDTH - left - EDGE, body), marks)
+    _draw_rows(figure.add_axes(box), rows, names, (WIDTH - left - EDGE, body))
     below = figure.add_axes((EDGE / WIDTH, 0.12 / height, inner / WIDTH, legend / height or 1e-6))
-    _draw_legend(below, entries, colours(labels), keys, (inner, legend), columns)
+    below.set(xlim=(0, inner), ylim=(legend or 1, 0))
+    below.set_axis_off()
+    _draw_legend(below, entries, colours(labels), columns)
+    below.text(0, legend - 0.08, "   ·   ".join(keys), fontsize=8.5, color=SOFT, va="center")
     return figure
+
+
+def _marks(rows: Iterable[TimelineRow]) -> list[float]:
+    return sorted({row.now for row in rows if row.now is not None and math.isfinite(row.now)})
 
 
 def _draw_rows(
     axes: "Axes",
     rows: Sequence[TimelineRow],
-    names: Sequence[str],
+    names: Sequence[Sequence[str]],
     size: tuple[float, float],
-    marks: Sequence[float],
 ) -> None:
     from matplotlib.collections import PolyCollection  # noqa: PLC0415
 
@@ -225,13 +231,15 @@ def _draw_rows(
     first, last = _span(rows)
     space = rows[0].timeline.labels
     palette = colours(space)
+    marks = _marks(rows)
     axes.set(xlim=(first, last), ylim=(body, 0))
-    boxes, faces, edges, future, hatches = [], [], [], [], []
+    boxes, faces, edges = [], [], []
+    hatched: dict[str, list[list[tuple[float, float]]]] = {"#000000": [], "#ffffff": []}
     for i, row in enumerate(rows):
         top = GAP + i * (ROW + GAP)
         axes.text(
-            -0.12 / width, 1 - (top + ROW / 2) / body, names[i], transform=axes.transAxes,
-            ha="right", va="center", fontsize=NAME_SIZE, color=INK, parse_math=False,
+            -0.12 / width, 1 - (top + ROW / 2) / body, "\n".join(names[i]), fontsize=NAME_SIZE,
+            color=INK, ha="right", va="center", transform=axes.transAxes, parse_math=False,
         )  # fmt: skip
         tall = ROW / (1 + max(lanes(row.timeline), default=0))
         for s, lane, is_future in _pieces(row):
@@ -244,43 +252,63 @@ def _draw_rows(
             inches = (s.end - s.start) / (last - first) * width
             edges.append(0.8 if inches > 0.05 else 0.0)
             if is_future:
-                future.append(box)
-                hatches.append(_blend(_ink(face), 0.42, face))
-            name = _fitting(_shown(space.names[s.label]), s.label, inches - 0.08, tall)
+                hatched[_ink(face)].append(box)
+            a, b = _clear(s, marks)
+            room = (b - a) / (last - first) * width - 0.08
+            name = _fitting(_shown(space.names[s.label]), s.label, room, tall)
             if name:
+                # The box keeps the hatching off the letters.
+                plain = {"facecolor": face, "edgecolor": "none", "pad": 0.8}
                 axes.text(
-                    (s.start + s.end) / 2, y + tall / 2, name, fontsize=_label_size(tall),
+                    (a + b) / 2, y + tall / 2, name, fontsize=_label_size(tall),
                     color=_ink(face), ha="center", va="center", linespacing=0.95, clip_on=True,
-                    parse_math=False, zorder=4,
-                    # Keeps the hatching off the letters.
-                    bbox={"facecolor": face, "edgecolor": "none", "pad": 0.8} if is_future else None,
+                    parse_math=False, zorder=4, bbox=plain if is_future else None,
                 )  # fmt: skip
     axes.add_collection(
         PolyCollection(boxes, facecolors=faces, edgecolors="white", linewidths=edges, zorder=2)
     )
-    # A hatch takes one colour a collection before matplotlib 3.10.
-    for colour in sorted(set(hatches)):
-        chosen = [box for box, hatch in zip(future, hatches, strict=True) if hatch == colour]
+    for colour, chosen in hatched.items():
         axes.add_collection(
             PolyCollection(
-                chosen, facecolors="none", edgecolors=colour, linewidths=0, hatch="////", zorder=3
+                chosen, facecolors="none", edgecolors=colour, linewidths=0, hatch="////",
+                alpha=0.42, zorder=3,
             )
-        )
-    shared = len({row.now for row in rows}) == 1
-    for i, row in enumerate(rows):
-        if row.now is not None and math.isfinite(row.now):
-            top = 0 if shared else GAP / 2 + i * (ROW + GAP)
-            end = body if shared else top + ROW + GAP
-            axes.plot(
-                [row.now] * 2, [top, end], color=INK, linewidth=1.6, zorder=5, clip_on=False,
-                solid_capstyle="butt",
-            )  # fmt: skip
-    for mark in marks[:1] if not shared else marks:
-        axes.text(
-            mark, -0.05, "now", fontsize=NAME_SIZE, fontweight="bold", color=INK, ha="center",
-            va="bottom",
         )  # fmt: skip
+    _draw_now(axes, rows, (last - first) / width, body)
     _draw_axis(axes, first, last, width)
+
+
+def _clear(segment: Segment, marks: Sequence[float]) -> tuple[float, float]:
+    """The longer part of a segment that the line through all rows leaves for its name."""
+    if len(marks) != 1 or not segment.start < marks[0] < segment.end:
+        return segment.start, segment.end
+    parts = (segment.start, marks[0]), (marks[0], segment.end)
+    return max(parts, key=lambda part: part[1] - part[0])
+
+
+def _draw_now(axes: "Axes", rows: Sequence[TimelineRow], inch: float, body: float) -> None:
+    """Draw one line through all rows, or one a row where they differ; `inch` is in seconds."""
+    marks = _marks(rows)
+    lines = [(mark, 0.0, body) for mark in marks]
+    if len(marks) > 1:
+        tops = [GAP / 2 + i * (ROW + GAP) for i in range(len(rows))]
+        lines = [
+            (row.now, top, top + ROW + GAP)
+            for row, top in zip(rows, tops, strict=True)
+            if row.now in marks and row.now is not None
+        ]
+    for mark, top, end in lines:
+        axes.plot(
+            [mark, mark], [top, end], color=INK, linewidth=1.6, zorder=5, clip_on=False,
+            solid_capstyle="butt",
+        )  # fmt: skip
+    labelled = -math.inf
+    for mark in marks:
+        if mark - labelled > 0.5 * inch:
+            labelled = mark
+            axes.text(
+                mark, -0.05, "now", fontsize=NAME_SIZE, fontweight="bold", color=INK, ha="center"
+            )
 
 
 def _draw_axis(axes: "Axes", first: float, last: float, width: float) -> None:
@@ -302,7 +330,25 @@ def _draw_axis(axes: "Axes", first: float, last: float, width: float) -> None:
 
 def _tick_step(seconds: float, most: float) -> float:
     """The shortest round step that gives at most so many ticks."""
-    steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200]
+    steps: list[float] = [
+        1,
+        2,
+        5,
+        10,
+        15,
+        30,
+        60,
+        120,
+        300,
+        600,
+        900,
+        1800,
+        3600,
+        7200,
+        10800,
+        21600,
+        43200,
+    ]
     if seconds / most < 1:
         tens = 10.0 ** math.floor(math.log10(seconds / most))
         steps = [tens, 2 * tens, 5 * tens, 10 * tens]
@@ -310,36 +356,44 @@ def _tick_step(seconds: float, most: float) -> float:
     return float(next((step for step in steps if seconds / step <= most), days))
 
 
+def _columns(widths: Sequence[float], room: float) -> list[list[tuple[int, float]]]:
+    """Deal entries into as many columns as fit: in each, their places and where it starts."""
+    for down in range(1, len(widths) + 1):
+        starts = range(0, len(widths), down)
+        wide = [max(widths[i : i + down]) for i in starts]
+        if sum(wide) <= room or down == len(widths):
+            # Spread over the room, but not so far that a few entries drift apart.
+            slack = min(0.5, max(0.0, (room - sum(wide)) / len(wide)))
+            lefts = [sum(wide[:k]) + k * slack for k in range(len(wide))]
+            return [
+                [(i, left) for i in range(start, min(start + down, len(widths)))]
+                for start, left in zip(starts, lefts, strict=True)
+            ]
+    return []
+
+
 def _draw_legend(
     axes: "Axes",
     entries: Sequence[tuple[int, str]],
     palette: Sequence[str],
-    keys: Sequence[str],
-    size: tuple[float, float],
-    columns: int,
+    columns: Sequence[Sequence[tuple[int, float]]],
 ) -> None:
     from matplotlib.patches import Rectangle  # noqa: PLC0415
 
-    width, height = size
-    axes.set(xlim=(0, width), ylim=(height or 1, 0))
-    axes.set_axis_off()
-    down = math.ceil(len(entries) / columns)
-    for k, (label, name) in enumerate(entries):
-        x, y = k // down * width / columns, k % down * 0.26 + 0.13
-        face = palette[label]
-        axes.add_patch(Rectangle((x, y - 0.085), 0.32, 0.17, facecolor=face, edgecolor="none"))
-        axes.text(
-            x + 0.16, y, str(label), fontsize=7, color=_ink(face), ha="center", va="center_baseline"
-        )
-        text = _cut(name, LEGEND_SIZE, width / columns - 0.5)
-        axes.text(
-            x + 0.4, y, text, fontsize=LEGEND_SIZE, color=INK, va="center_baseline",
-            parse_math=False,
-        )  # fmt: skip
-    if keys:
-        axes.text(
-            0, height - 0.08, "   ·   ".join(keys), fontsize=8.5, color=SOFT, va="center_baseline"
-        )
+    for column in columns:
+        for k, (entry, x) in enumerate(column):
+            label, name = entries[entry]
+            y, face = k * 0.26 + 0.13, palette[label]
+            axes.add_patch(Rectangle((x, y - 0.085), 0.32, 0.17, facecolor=face, linewidth=0))
+            axes.text(
+                x + 0.16, y, str(label), fontsize=7, color=_ink(face), ha="center",
+                va="center_baseline",
+            )  # fmt: skip
+            text = _cut(name, LEGEND_SIZE, WIDTH - 2 * EDGE - x - 0.4)
+            axes.text(
+                x + 0.4, y, text, fontsize=LEGEND_SIZE, color=INK, va="center_baseline",
+                parse_math=False,
+            )  # fmt: skip
 
 
 def _keys(rows: Sequence[TimelineRow]) -> list[str]:
@@ -358,32 +412,49 @@ def _label_size(tall: float) -> float:
 def _fitting(name: str, label: int, inches: float, tall: float) -> str:
     """The name on one line or several, else the number that the legend gives it, else nothing."""
     size = _label_size(tall)
-    if size < 5:
+    if size < 5 or inches <= 0:
         return ""
     if _width(name, size) <= inches:
         return name
-    words = name.replace("_", "_ ").replace("-", "- ").split()
-    most = int((tall - 0.04) * 72 / (size * 1.15))
-    lines = [""]
-    for word in words:
-        joint = "" if not lines[-1] or lines[-1][-1] in "_-" else " "
-        if _width(lines[-1] + joint + word, size) <= inches or not lines[-1]:
-            lines[-1] += joint + word
-        else:
-            lines.append(word)
-    if len(lines) <= most and all(_width(line, size) <= inches for line in lines):
+    lines = _broken(name, size, inches)
+    fits = all(_width(line, size) <= inches for line in lines)
+    if fits and len(lines) * size * 1.15 <= (tall - 0.04) * 72:
         return "\n".join(lines)
     return str(label) if _width(str(label), size) <= inches + 0.04 else ""
 
 
+def _broken(text: str, size: float, inches: float, weight: str = "normal") -> list[str]:
+    """The text on lines of at most so many inches, broken after blanks, "_" and "-"."""
+    lines: list[str] = []
+    for word in re.findall(r"[^\s_-]*[_-]+|[^\s_-]+| ", text):
+        if lines and _width((lines[-1] + word).rstrip(), size, weight) <= inches:
+            lines[-1] += word
+        elif word != " ":
+            lines.append(word)
+    return [line.rstrip() for line in lines]
+
+
+def _wrapped(text: str, size: float, inches: float, most: int, weight: str = "normal") -> list[str]:
+    """The text on at most so many lines, the last one cut where it is too long."""
+    lines = _broken(text, size, inches, weight)
+    kept = [*lines[: most - 1], " ".join(lines[most - 1 :])] if len(lines) > most else lines
+    return [_cut(line, size, inches, weight) for line in kept] or [""]
+
+
 def _width(text: str, size: float, weight: str = "normal") -> float:
-    """Inches that a text takes."""
+    """Inches that a text takes, with a margin: hinting widens small letters."""
+    return _width_of_one_point(text, weight) * size * 1.05
+
+
+# A figure asks for the same few names thousands of times, and a font takes its time.
+@lru_cache(maxsize=4096)
+def _width_of_one_point(text: str, weight: str) -> float:
     from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415
 
     font = get_font(findfont(FontProperties(family="DejaVu Sans", weight=weight)))
     font.set_size(100, 72)
     font.set_text(text)
-    return float(font.get_width_height()[0]) / 64 * size / 100 / 72
+    return float(font.get_width_height()[0]) / 64 / 100 / 72
 
 
 def _cut(text: str, size: float, inches: float, weight: str = "normal") -> str:
@@ -471,7 +542,7 @@ def _table_rows(rows: Sequence[TimelineRow]) -> Iterator[str]:
                 _clock(s.start, minutes=minutes, decimals=2),
                 _clock(s.end, minutes=minutes, decimals=2),
                 _shown(row.timeline.labels.names[s.label]),
-                f"{s.score:.0%}",
+                _percent(s.score),
                 "future" if is_future else "past",
             )
             yield "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
@@ -484,13 +555,14 @@ def print_timeline(
     timeline: Timeline,
     now: float | None = None,
     width: int | None = None,
-    file: IO[str] | None = None,
+    console: "Console | None" = None,
 ) -> None:
     """Print `timeline_text`, in colour where the output is a terminal, else as plain text."""
     from rich.console import Console  # noqa: PLC0415
 
-    console = Console(file=file, width=width, highlight=False)
-    console.print(timeline_text(timeline, now, console.width), soft_wrap=True)
+    console = console or Console()
+    text = timeline_text(timeline, now, width or console.width)
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 def timeline_text(timeline: Timeline, now: float | None = None, width: int = 80) -> "Text":
@@ -525,7 +597,7 @@ def timeline_text(timeline: Timeline, now: float | None = None, width: int = 80)
     minutes = last > 120
     left, right = (_clock(t, minutes=minutes, decimals=1) for t in (first, last))
     middle_text = "" if marker is None else f"now {_clock(marker, minutes=minutes, decimals=1)}"
-    text.append("\n" + _scale(left, middle_text, right, split, cells + 1), "dim")
+    text.append("\n" + _scale(left, middle_text, right, split, cells + (marker is not None)), "dim")
     pending = marker is not None
     times = len(_clock(last, minutes=minutes, decimals=1))
     room = max(8, width - 2 * times - 11)
@@ -540,7 +612,7 @@ def timeline_text(timeline: Timeline, now: float | None = None, width: int = 80)
         short = name if len(name) < room else name[: room - 2] + "…"
         text.append(f" {start} {end}  ")
         text.append(set_cell_size(short, room))
-        text.append(f"{s.score:5.0%}")
+        text.append(_percent(s.score).rjust(6))
     return text
 
 

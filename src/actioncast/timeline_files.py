@@ -430,7 +430,7 @@ def _announcement(
 
 def _cue_text(segment: Segment, labels: LabelSpace) -> str:
     name = " ".join(_no_controls(labels.names[segment.label]).split())
-    sure = "" if segment.score == 1 else f" ({segment.score:.0%})".replace("%", " %")
+    sure = "" if segment.score == 1 else f" ({100 * segment.score:.0f} %)"
     return escape(name) + sure
 
 

@@ -4,9 +4,10 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 
 from actioncast import __version__
 from actioncast.checkpoint import save_checkpoint, to_json
@@ -21,7 +22,7 @@ from actioncast.protocols import HorizonSource, LongTerm
 class TrainConfig:
     """Everything that a training run depends on, besides the data."""
 
-    model: ModelConfig = field(default_factory=FUTRConfig)
+    model: Annotated[ModelConfig, tyro.conf.AvoidSubcommands] = field(default_factory=FUTRConfig)
     """the model and its sizes; feature_dim follows the data"""
     dataset: str = ""
     """folder name of the data set under the data root, where --data does not name one"""
@@ -35,6 +36,9 @@ class TrainConfig:
     """shares of a training video seen, each once an epoch; 1 trains segmentation alone"""
     ratio_jitter: float = 0.0
     """greatest change of a share, drawn anew each time a video is shown"""
+    warp: float = 0.0
+    """each segment of a training video is stretched by exp of a normal of this deviation, drawn
+    anew each time it is shown; 0 shows videos as they are"""
     horizon_source: HorizonSource = HorizonSource.TRUE_LENGTH
     """who says how many frames to anticipate in training"""
     multiple: float = 4.0
@@ -80,10 +84,15 @@ class TrainConfig:
             raise ValueError(
                 f"validation_share must be within (0, 1), got {self.validation_share}."
             )
-        if not self.lr > 0 or self.weight_decay < 0 or self.clip < 0 or self.ratio_jitter < 0:
+        if (
+            not self.lr > 0
+            or self.weight_decay < 0
+            or self.clip < 0
+            or min(self.ratio_jitter, self.warp) < 0
+        ):
             raise ValueError(
-                "lr must be positive, weight_decay, clip and ratio_jitter 0 or more, got "
-                f"{self.lr}, {self.weight_decay}, {self.clip} and {self.ratio_jitter}."
+                "lr must be positive, weight_decay, clip, ratio_jitter and warp 0 or more, got "
+                f"{self.lr}, {self.weight_decay}, {self.clip}, {self.ratio_jitter} and {self.warp}."
             )
 
     def protocol(self) -> LongTerm:
@@ -199,7 +208,7 @@ def describe(
     """What a checkpoint says of the run that made it."""
     return {
         "recipe": recipe,
-        "training": replace_model(config),
+        "training": training_facts(config),
         "dataset": dataset.name,
         "data": "" if data is None else str(data.resolve()),
         "fingerprint": dataset.fingerprint(),
@@ -213,7 +222,7 @@ def describe(
     }
 
 
-def replace_model(config: TrainConfig) -> dict[str, Any]:
+def training_facts(config: TrainConfig) -> dict[str, Any]:
     """The training part of a config; the model's part stands in the checkpoint beside it."""
     return {key: value for key, value in to_json(config).items() if key != "model"}
 

@@ -200,6 +200,8 @@ def test_an_end_that_takes_time_leaves_its_frames_unnamed() -> None:
     assert decode([0, 1, END, 2], ln(1, 2, 2, 9), 10, **options) == ([0] * 2 + [1] * 4 + [END] * 4)
     # The residue is the last action's, and the end comes a frame later.
     assert decode([0, 1, END, 2], [0.0] * 4, 10, **options) == [0] * 3 + [1] * 4 + [END] * 3
+    # Two halves of three frames round to two each; the end is what is cut.
+    assert decode([0, END], [0.0] * 2, 3, **options) == [0, 0, END]
     assert decode([END, 1, 2, 3], [0.0] * 4, 5, **options) == [END] * 5
     assert decode([0, 1, 2, 3], [0.0] * 4, 4, **options) == [0, 1, 2, 3]
 

@@ -1,6 +1,79 @@
 """Datasets: their files in, annotated videos out."""
 
-from actioncast.data.base import Dataset, LabelInput, Split, Video, inner_split
-from actioncast.data.frame_labels import open_frame_labels
+import os
+from pathlib import Path
 
-__all__ = ["Dataset", "LabelInput", "Split", "Video", "inner_split", "open_frame_labels"]
+from actioncast.data.base import Dataset, LabelInput, Split, Video, inner_split
+from actioncast.data.frame_labels import KNOWN, open_frame_labels
+
+DATASETS: dict[str, str] = {
+    "synthetic": "people make hot drinks: an embedded grammar with a known ceiling",
+    "breakfast": "Breakfast, 1712 videos, 48 actions, 4 splits by person",
+    "50salads": "50 Salads, 50 videos, 19 actions, 5 splits",
+    "gtea": "GTEA, 28 videos, 11 actions, 4 splits",
+    "cad120": "CAD-120, 124 videos, 10 sub-activities, 4 leave-one-subject-out splits",
+}
+"""Every data set by name. Any folder in the same layout works beside them."""
+
+DATA_VARIABLE = "ACTIONCAST_DATA"
+
+
+def open_dataset(name: str = "", path: Path | None = None, rate: float | None = None) -> Dataset:
+    """Open a data set by name, or any folder in the MS-TCN layout.
+
+    Args:
+        name: One of `DATASETS`; empty where `path` is the folder itself.
+        path: The folder of the data set, or a folder that holds it under its name; absent,
+            `$ACTIONCAST_DATA`, or `data` in the working directory.
+        rate: Frames per second, where the folder does not say.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such data set, or it breaks the layout.
+    """
+    if name == "synthetic" and path is None:
+        from actioncast.data.synthetic import SyntheticConfig, synthetic_dataset
+
+        return synthetic_dataset(SyntheticConfig())
+    return open_frame_labels(find_dataset(name, path), rate)
+
+
+def find_dataset(name: str = "", path: Path | None = None) -> Path:
+    """The folder that `open_dataset` reads.
+
+    Raises:
+        FileNotFoundError: It does not exist; the message says where it was looked for.
+        ValueError: Neither a name nor a path was given.
+    """
+    if path is not None and (path / "groundTruth").is_dir():
+        return path
+    if not name:
+        if path is None:
+            raise ValueError("say which data: --data PATH with a folder of labels and features.")
+        if path.is_dir() and (inside := [n for n in KNOWN if (path / n / "groundTruth").is_dir()]):
+            raise ValueError(
+                f"{path} holds several data sets ({', '.join(inside)}); give one, for example "
+                f"--data {path / inside[0]}."
+            )
+        return path
+    root = path or Path(os.environ.get(DATA_VARIABLE, "data"))
+    found = root / name
+    if not found.is_dir():
+        raise FileNotFoundError(
+            f"the data set {name} was looked for in {found} and is not there; say --data PATH, or "
+            f"set {DATA_VARIABLE} to the folder that holds it. docs/your_own_videos.md says where "
+            "the public sets come from."
+        )
+    return found
+
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "LabelInput",
+    "Split",
+    "Video",
+    "find_dataset",
+    "inner_split",
+    "open_dataset",
+    "open_frame_labels",
+]

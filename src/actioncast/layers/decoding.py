@@ -87,8 +87,6 @@ def lay_out(
     silent = names_end
     if end_first == "first_action":
         silent = torch.cat([torch.zeros_like(names_end[..., :1]), names_end[..., 1:]], -1)
-    elif end_first == "nothing":
-        silent = names_end | (num_actions == 0)
     return queries.masked_fill(silent.gather(-1, queries), NO_QUERY)
 
 

@@ -5,15 +5,13 @@ until the next one starts, so a gap belongs to the action before it (a leading o
 of two that overlap the earlier ends early; neighbours with one label are one action.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped, UInt64
+from jaxtyping import Float, Int
 from torch import nn
 
 from actioncast.timeline import Timeline, run_lengths, seconds_to_frames
@@ -65,7 +63,7 @@ class TranscriptStore(nn.Module):
 
     labels: Int[torch.Tensor, " segment"]
     durations: Int[torch.Tensor, " segment"]
-    offsets: Int[torch.Tensor, " video+1"]
+    offsets: Int[torch.Tensor, " bound"]
     rates: Float[torch.Tensor, " video"]
     groups: Int[torch.Tensor, " video"]
 
@@ -107,6 +105,11 @@ class TranscriptStore(nn.Module):
             if stored is not None and stored.shape != own.shape:
                 setattr(self, name, own.new_zeros(stored.shape))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def transcript(self, video: int) -> Transcript:
+        """One of the stored transcripts."""
+        own = slice(*self.offsets[video : video + 2].tolist())
+        return Transcript(self.labels[own].cpu().numpy(), self.durations[own].cpu().numpy())
 
     def read(self, *, relative: bool) -> "Corpus":
         """Everything stored, durations as shares of their video or in seconds."""
@@ -249,156 +252,3 @@ def _slots(
         history[known, back] = labels[known - back]
     order = np.lexsort(history.T[::-1])
     return history[order], np.append(labels[1:], outside)[order]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DurationPool:
-    """The training durations of every label, sorted; those of all labels come last."""
-
-    values: Float[np.ndarray, " _"]
-    starts: Int[np.ndarray, " label+2"]
-
-    @classmethod
-    def of(cls, corpus: Corpus, num_labels: int) -> "DurationPool":
-        """Sort the durations of a corpus by label."""
-        labels = np.append(corpus.labels, np.full(len(corpus.labels), num_labels))
-        values = np.tile(corpus.durations, 2)
-        order = np.lexsort([values, labels])
-        starts = np.searchsorted(labels[order], np.arange(num_labels + 2))
-        return cls(values[order], starts)
-
-    def lasting(self, label: int, elapsed: float) -> tuple[int, int]:
-        """The range of the label's values above `elapsed`; of all when the label has none."""
-        low, high = self.starts[label : label + 2].tolist()
-        if low == high:
-            low, high = self.starts[-2:].tolist()
-        return low + int(np.searchsorted(self.values[low:high], elapsed, "right")), high
-
-    def draw(
-        self, labels: Int[np.ndarray, " item"], uniform: Float[np.ndarray, " item"]
-    ) -> Float[np.ndarray, " item"]:
-        """Draw a duration for each label."""
-        counts = np.diff(self.starts)[labels]
-        return self.values[self.starts[labels] + (uniform * counts).astype(int)]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outset:
-    """Where what was seen of several videos leaves off."""
-
-    labels: Int[np.ndarray, " video"]
-    """The action going on; `num_labels` where nothing was seen."""
-    elapsed: Float[np.ndarray, " video"]
-    """How long it has gone on."""
-    history: Int[np.ndarray, "video back"]
-    """The labels so far, last first, filled up with `num_labels`."""
-    seeds: UInt64[np.ndarray, " video"]
-    """Made of what was seen, so that no answer depends on the rest of the batch."""
-
-    @classmethod
-    def of(
-        cls,
-        seen: Sequence[Transcript],
-        scale: Float[np.ndarray, " video"],
-        num_labels: int,
-        context: int,
-        seed: int,
-    ) -> "Outset":
-        """Measure elapsed time in units of `scale` frames."""
-        history = np.full((len(seen), context), num_labels)
-        frames = np.zeros(len(seen))
-        for i, past in enumerate(seen):
-            last = past.labels[::-1][:context]
-            history[i, : len(last)] = last
-            frames[i] = past.durations[-1] if len(past.labels) else 0
-        seeds = [crc32(t.labels.tobytes() + t.durations.tobytes(), seed) for t in seen]
-        return cls(history[:, 0], frames / scale, history, np.array(seeds, np.uint64))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rollouts:
-    """Segments of sampled futures, in no order. A future that ended has none after its end."""
-
-    num: int
-    """Futures of each video."""
-    futures: Int[np.ndarray, " segment"]
-    """Video times `num`, plus the future's number."""
-    labels: Int[np.ndarray, " segment"]
-    starts: Float[np.ndarray, " segment"]
-    """Since the last observed frame."""
-    ends: Float[np.ndarray, " segment"]
-
-    def counts(
-        self, scale: Float[np.ndarray, " video"], cells: Int[np.ndarray, " video"], num_labels: int
-    ) -> Int[np.ndarray, "cell label"]:
-        """Futures with each label in each cell, videos end to end; `scale` cells are a unit."""
-        video, width = self.futures // self.num, num_labels + 1
-        edge = np.concatenate([[0], np.cumsum(cells)])
-        changes = [
-            np.bincount(
-                (edge[video] + self._cell(times, scale, cells)) * width + self.labels,
-                minlength=(edge[-1] + 1) * width,
-            )
-            for times in (self.starts, self.ends)
-        ]
-        return (changes[0] - changes[1]).reshape(-1, width)[:-1, :-1].cumsum(0)
-
-    def frames(self, video: int, scale: float, cells: int) -> Int[np.ndarray, "sample cell"]:
-        """The label of every cell of each future of a video; after the end the last one goes on."""
-        order = np.lexsort([self.starts, self.futures])
-        order = order[self.futures[order] // self.num == video]
-
-
-def roll_out(
-    index: SuffixIndex,
-    pool: DurationPool,
-    outset: Outset,
-    limits: Float[np.ndarray, " video"],
-    num: int,
-) -> Rollouts:
-    """Draw `num` futures of each video up to its limit.
-
-    The action going on lasts as long as one drawn from those of its label that lasted longer than
-    the elapsed time, and ends at once when none did. The label of what follows depends on the
-    labels before, its duration on the label alone.
-    """
-    video = np.repeat(np.arange(len(outset)), num)
-    futures = np.arange(len(video))
-    streams = _scramble(_scramble(futures % num) + outset.seeds[video])
-    labels, limits = outset.labels[video], limits[video]
-    pairs = zip(outset.labels.tolist(), outset.elapsed.tolist(), strict=True)
-    low, high = np.array([pool.lasting(label, time) for label, time in pairs]).T
-    at = low + (_uniform(streams, 0).reshape(-1, num).T * (high - low)).astype(int)
-    remaining = pool.values[np.minimum(at, len(pool.values) - 1)] - outset.elapsed
-    remaining[:, (low == high) | (outset.labels == index.num_labels)] = 0.0
-    starts, ends = np.zeros(len(video)), remaining.T.ravel()
-    states = index.find(outset.history)[video, -1]
-    drawn: list[tuple[np.ndarray, ...]] = []
-    for step in itertools.count(1):
-        drawn.append((futures, labels, starts, ends))
-        offsets = (_uniform(streams, 2 * step) * index.counts[states]).astype(int)
-        slots = index.starts[states] + offsets
-        going = (ends < limits) & (index.next_labels[slots] < index.num_labels)
-        if not going.any():
-            break
-        futures, limits, streams, slots = (a[going] for a in (futures, limits, streams, slots))
-        labels, starts = index.next_labels[slots], ends[going]
-        ends = starts + pool.draw(labels, _uniform(streams, 2 * step + 1))
-        states = index.next_states[index.depths[states[going]], slots]
-    return Rollouts(num, *(np.concatenate(parts) for parts in zip(*drawn, strict=True)))
-
-
-def _uniform(streams: UInt64[np.ndarray, " item"], step: int) -> Float[np.ndarray, " item"]:
-    # A hash of the counter: a NumPy generator for each video would cost more than the draws.
-    return (_scramble(streams + np.uint64(step)) >> np.uint64(11)) * 2.0**-53
-
-
-def _scramble(numbers: Shaped[np.ndarray, " item"]) -> UInt64[np.ndarray, " item"]:
-    """SplitMix64 (https://doi.org/10.1145/2714064.2660195) of each number as its state."""
-    z = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

@@ -402,7 +402,7 @@ def _prefix_distances(
         before_matches, matches = matches, predicted[:, row, None] == truth[:, :, None]
         best = above + 1
         np.minimum(best[:, 1:], above[:, :-1] - matches, out=best[:, 1:])
-        if swaps and row:
+        if swaps:
             crossed = matches[:, :-1] & before_matches[:, 1:]
             swapped = np.where(crossed, before[:, :-2] - 1, best[:, 2:])
             np.minimum(best[:, 2:], swapped, out=best[:, 2:])

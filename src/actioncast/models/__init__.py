@@ -2,11 +2,24 @@
 
 from collections.abc import Mapping
 
+from actioncast.models.baselines import (
+    NearestNeighbourConfig,
+    NGramConfig,
+    RepeatLastActionConfig,
+)
 from actioncast.models.futr import FUTRConfig
+from actioncast.models.semi_markov import SemiMarkovConfig
 
-ModelConfig = FUTRConfig
+ModelConfig = (
+    RepeatLastActionConfig | NGramConfig | NearestNeighbourConfig | SemiMarkovConfig | FUTRConfig
+)
+"""The config of any model."""
 
 MODELS: Mapping[str, type[ModelConfig]] = {
+    "repeat-last-action": RepeatLastActionConfig,
+    "n-gram": NGramConfig,
+    "nearest-neighbour": NearestNeighbourConfig,
+    "semi-markov": SemiMarkovConfig,
     "futr": FUTRConfig,
 }
 

@@ -1,153 +1,22 @@
 """Forecasts from labels that every model must beat: repeat, n-gram, nearest neighbour.
 
-All count transcripts (see `layers/transcripts.py`) and read the observed labels. Time is measured
-in shares of the video where the protocol gives its length away, and in seconds elsewhere; then no
-answer depends on where the video ends. After the last action of a forecast, that action goes on.
-
-Asked for the action at `anticipation_time` 0, they name the action after the one going on; asked
-for a later time, the action at that time.
+No paper: these are the common ones. All answer with certainty, one label a frame, and let the last
+action that they know of go on to the end of the horizon. `counting.py` says how they measure time
+and what they take the next action to be.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from itertools import pairwise
+from typing import final
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import nn
 
-from actioncast.layers.transcripts import (
-    Corpus,
-    DurationPool,
-    Outset,
-    SuffixIndex,
-    Transcript,
-    TranscriptStore,
-    roll_out,
-)
-from actioncast.models.base import CountingAnticipator, TrainingTimeline
+from actioncast.layers.rollouts import DurationPool, Outset, roll_out
+from actioncast.layers.transcripts import Corpus, SuffixIndex
+from actioncast.models.counting import Forecast, Question, TranscriptAnticipator
 from actioncast.timeline import Taxonomy
-from actioncast.types import Observation, Prediction, Task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """A counting model's answer for one video, before it becomes a `Prediction`."""
-
-    future: Float[np.ndarray, "horizon label"]
-    next: Float[np.ndarray, " label"]
-    samples: Int[np.ndarray, "sample horizon"] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What one observation asks, on the clock that it allows."""
-
-    past: Transcript
-    horizon: int
-    scale: float
-    """Frames in one unit of the clock: those of the video if its length is known, or of a second.
-    """
-    relative: bool
-    """The clock counts shares of the video, not seconds."""
-    num_frames: int
-    """Observed frames."""
-    anticipation: float
-    """Frames from the last observed one to the action asked for; 0 asks for the one after the
-    action going on."""
-    num_samples: int
-
-
-def questions(x: Observation) -> list[Question]:
-    """The question of every observation of the batch."""
-    relative = x.video_length is not None
-    return [
-        Question(
-            past=Transcript.of_observation(x, i),
-            horizon=int(x.horizon[i]),
-            scale=x.rate if x.video_length is None else float(x.video_length[i]),
-            relative=relative,
-            num_frames=x.frames_observed(i),
-            anticipation=x.anticipation_time * x.rate,
-            num_samples=x.num_samples,
-        )
-        for i in range(len(x))
-    ]
-
-
-class TranscriptAnticipator(CountingAnticipator):
-    """A counting model whose whole memory is the transcripts of its training videos."""
-
-    tasks: ClassVar[frozenset[Task]] = frozenset({Task.LONG_TERM, Task.NEXT_ACTION})
-
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        super().__init__()
-        self.taxonomy = taxonomy
-        self.transcripts = TranscriptStore()
-        # Indexes of the buffers, one for each clock: made when first needed, never saved.
-        self._indexes: dict[bool, Any] = {}
-        self.register_load_state_dict_post_hook(_forget_indexes)
-
-    @property
-    def num_labels(self) -> int:
-        """Labels of the primary head."""
-        return len(self.taxonomy.labels)
-
-    def fit(self, timelines: Sequence[TrainingTimeline]) -> None:
-        """Store the transcripts; replaces those stored before."""
-        self.transcripts.fill(
-            [Transcript.of_timeline(t.timeline, t.rate, t.num_frames) for t in timelines],
-            [t.rate for t in timelines],
-            [t.group for t in timelines],
-        )
-        self._indexes.clear()
-
-    def predict(self, x: Observation) -> list[Prediction]:
-        """Answer every question of the batch."""
-        asked = questions(x)
-        return [
-            self._prediction(question, forecast, x)
-            for question, forecast in zip(asked, self.forecast(asked), strict=True)
-        ]
-
-    @abstractmethod
-    def forecast(self, asked: Sequence[Question]) -> list[Forecast]:
-        """One forecast for each question; all are on one clock."""
-
-    def corpus(self, *, relative: bool) -> Corpus:
-        """The training segments on a clock."""
-        return self.transcripts.read(relative=relative)
-
-    def first_labels(self) -> Float[np.ndarray, " label"]:
-        """How often a training video starts with each label."""
-        corpus = self.corpus(relative=False)
-        opens = np.flatnonzero(np.diff(corpus.videos, prepend=-1))
-        counts = np.bincount(corpus.labels[opens], minlength=self.num_labels)
-        return counts / counts.sum()
-
-    def one_hot(self, labels: Int[np.ndarray, " any"]) -> Float[np.ndarray, "any label"]:
-        """Certainty of each label."""
-        return np.eye(self.num_labels)[labels]
-
-    def _prediction(self, question: Question, forecast: Forecast, x: Observation) -> Prediction:
-        device = x.features.device
-        following = torch.as_tensor(forecast.next, dtype=torch.float32, device=device)
-        samples = forecast.samples
-        return Prediction(
-            taxonomy=self.taxonomy,
-            rate=x.rate,
-            observed=question.num_frames,
-            future=torch.as_tensor(forecast.future, dtype=torch.float32, device=device),
-            next={self.taxonomy.primary: following},
-            samples=None if samples is None else torch.as_tensor(samples, device=device),
-        )
-
-
-def _forget_indexes(module: nn.Module, _: Any) -> None:
-    assert isinstance(module, TranscriptAnticipator)
-    module._indexes.clear()
 
 
 def lay_out(
@@ -254,9 +123,11 @@ class NGram(TranscriptAnticipator):
         means = grammar.means * question.scale
         labels, ends = [], []
         if len(question.past.labels):
-            end = max(0.0, float(means[history[0]]) - float(question.past.durations[-1]))
+            low, high = grammar.pool.lasting(int(history[0]), float(outset.elapsed[0]))
+            rest = grammar.pool.values[low:high] - outset.elapsed[0]
+            end = float(rest.mean()) * question.scale if len(rest) else 0.0
             labels, ends = [int(history[0])], [end]
-        following = grammar.index.next_probs(history)
+        following = grammar.index.next_probs(history).astype(np.float32)
         until = max(question.horizon, question.anticipation)
         while not labels or end <= until:
             label = int(grammar.index.next_probs(history).argmax())
@@ -266,11 +137,129 @@ class NGram(TranscriptAnticipator):
             ends.append(end)
         frames = lay_out(np.array(labels), np.array(ends), int(until) + 1)
         if question.anticipation:
-            following = self.one_hot(frames[int(question.anticipation)])
+            following = self.one_hot(frames[int(question.anticipation), None])[0]
         samples = None
         if question.num_samples:
             limits = np.array([question.horizon / question.scale])
             drawn = roll_out(grammar.index, grammar.pool, outset, limits, question.num_samples)
-            samples = drawn.frames(0, question.scale, question.horizon)
+            samples = drawn.frames(np.array([question.scale]), np.array([question.horizon]))[0]
         future = self.one_hot(frames[: question.horizon])
         return Forecast(future=future, next=following, samples=samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearestNeighbourConfig:
+    """The future of the training video whose past looks most alike."""
+
+    share_steps: int = 1000
+    """Points at which whole videos are compared where their length is known."""
+    rate: float = 5.0
+    """Points a second at which videos are compared where it is not."""
+
+    def __post_init__(self) -> None:
+        if self.share_steps < 1 or self.rate <= 0:
+            raise ValueError(
+                "share_steps and rate must be positive, "
+                f"got {self.share_steps} steps and {self.rate} a second."
+            )
+
+    def build(self, taxonomy: Taxonomy) -> "NearestNeighbour":
+        """Build the model for these labels."""
+        return NearestNeighbour(self, taxonomy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gallery:
+    corpus: Corpus
+    offsets: Int[np.ndarray, " bound"]
+    steps: float
+    """Points in one unit of the clock."""
+    labels: Int[np.ndarray, "video step"]
+    """-1 after the end of a video."""
+
+
+@final
+class NearestNeighbour(TranscriptAnticipator):
+    """Copies what followed in the training video that agrees with most of the observed frames.
+
+    Videos are compared at the same shares where their length is known, else at the same seconds
+    (a training video that is over by then disagrees). The first of equals wins. Samples copy the
+    nearest videos in turn.
+    """
+
+    def __init__(self, config: NearestNeighbourConfig, taxonomy: Taxonomy) -> None:
+        super().__init__(taxonomy)
+        self.config = config
+
+    def forecast(self, asked: Sequence[Question]) -> list[Forecast]:
+        """Certain futures, copied."""
+        return [self._forecast_one(question) for question in asked]
+
+    def _gallery(self, relative: bool) -> _Gallery:
+        if relative not in self._indexes:
+            corpus = self.corpus(relative=relative)
+            opens = np.flatnonzero(np.diff(corpus.videos, prepend=-1))
+            offsets = np.append(opens, len(corpus.labels))
+            longest = np.bincount(corpus.videos, corpus.durations).max()
+            steps = self.config.share_steps if relative else self.config.rate
+            points = (np.arange(round(longest * steps)) + 0.5) / steps
+            labels = np.stack(
+                [
+                    _labels_at(corpus.labels[a:b], corpus.durations[a:b], points)
+                    for a, b in pairwise(offsets)
+                ]
+            )
+            self._indexes[relative] = _Gallery(corpus, offsets, steps, labels)
+        return self._indexes[relative]
+
+    def _forecast_one(self, question: Question) -> Forecast:
+        if not len(question.past.labels):
+            probs = self.first_labels()
+            drawn = np.full((question.num_samples, question.horizon), probs.argmax())
+            return Forecast(
+                future=np.tile(probs, (question.horizon, 1)),
+                next=probs,
+                samples=drawn if question.num_samples else None,
+            )
+        gallery = self._gallery(question.relative)
+        now = question.num_frames / question.scale
+        points = (np.arange(round(now * gallery.steps)) + 0.5) / gallery.steps
+        seen = _labels_at(question.past.labels, question.past.durations / question.scale, points)
+        compared = gallery.labels[:, : len(seen)]
+        agreement = (compared == seen[: compared.shape[1]]).sum(1)
+        nearest = np.argsort(-agreement, kind="stable")
+        until = int(max(question.horizon, question.anticipation)) + 1
+        labels, following = self._copy(gallery, int(nearest[0]), now, question.scale, until)
+        if question.anticipation:
+            following = int(labels[int(question.anticipation)])
+        samples = [
+            self._copy(gallery, int(nearest[i % len(nearest)]), now, question.scale, until)[0]
+            for i in range(question.num_samples)
+        ]
+        return Forecast(
+            future=self.one_hot(labels[: question.horizon]),
+            next=self.one_hot(np.array([following]))[0],
+            samples=np.stack(samples)[:, : question.horizon] if samples else None,
+        )
+
+    def _copy(
+        self, gallery: _Gallery, video: int, now: float, scale: float, horizon: int
+    ) -> tuple[Int[np.ndarray, " horizon"], int]:
+        """Labels of the frames that follow *now* in a training video, and of its next action."""
+        own = slice(*gallery.offsets[video : video + 2].tolist())
+        labels, ends = gallery.corpus.labels[own], gallery.corpus.durations[own].cumsum()
+        future = labels[
+            np.minimum(
+                np.searchsorted(ends, now + (np.arange(horizon) + 0.5) / scale), len(ends) - 1
+            )
+        ]
+        going = int(np.searchsorted(ends, now))
+        return future, int(labels[min(going + 1, len(labels) - 1)])
+
+
+def _labels_at(
+    labels: Int[np.ndarray, " segment"],
+    durations: Float[np.ndarray, " segment"],
+    points: Float[np.ndarray, " step"],
+) -> Int[np.ndarray, " step"]:
+    return np.append(labels, -1)[np.searchsorted(durations.cumsum(), points, "right")]

@@ -1,0 +1,523 @@
+"""The command line: one function a verb.
+
+Bad input ends with one sentence on standard error and exit code 2, never a traceback.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from actioncast import __version__
+from actioncast.checkpoint import json_bytes
+from actioncast.passport import Result, read_result, require_comparable, write_result
+from actioncast.progress import Progress, Reporter
+from actioncast.protocols import HorizonSource, LongTerm, Segmentation
+from actioncast.recipes import RECIPES, recipe
+from actioncast.runs import (
+    ALL,
+    Loaded,
+    evaluate_run,
+    latest_run,
+    load_run,
+    train_run,
+    trained_protocol,
+)
+from actioncast.tables import result_table
+from actioncast.training import Machine, TrainConfig
+from actioncast.types import Task
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe on every split of its data set; any of its values can be overridden."""
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    data: Path | None = None
+    """folder of the data set, or the folder that holds it"""
+    rate: float | None = None
+    """frames per second of labels and features, where the data does not say"""
+    split: tuple[str, ...] = (ALL,)
+    """splits to train"""
+    out: Path = RUNS
+    """where runs are kept"""
+    name: str = ""
+    """folder of the run in there; absent, the recipe's name"""
+    resume: bool = False
+    """go on with a run that was stopped"""
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
+    json: bool = False
+    """print where the checkpoints are as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Score runs on the test videos of their splits; several runs make one table."""
+
+    run: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """run folders; absent, the run trained last"""
+    data: Path | None = None
+    """where the data lies, if not where it lay in training"""
+    split: str = ""
+    """the split, for a checkpoint that does not say"""
+    task: Literal["all", "long_term", "segmentation"] = "all"
+    """what to score: all is every task that the run was trained for"""
+    horizon: HorizonSource | None = None
+    """who says how many frames to anticipate; absent, as in training"""
+    multiple: float = 4.0
+    """horizon over observed frames, for observed_multiple"""
+    seconds: float = 300.0
+    """horizon for seconds"""
+    observed_ratios: tuple[float, ...] = (0.2, 0.3)
+    """shares of the video seen"""
+    horizon_ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
+    """lengths of the scored windows as shares of the video"""
+    legacy_last_segment: bool = False
+    """end the last segment one frame early, as older evaluators do"""
+    num_samples: int = 0
+    """futures to draw"""
+    combine: Literal["most_likely", "mean_of_samples", "best_of_samples"] = "most_likely"
+    """which future is scored"""
+    device: str = "cpu"
+    """where the model runs"""
+    out: Path | None = None
+    """folder of the result files; absent, results/ in the run's folder"""
+    plot: tuple[Path, ...] = ()
+    """also draw timelines: .png, .svg or .html"""
+    videos: tuple[str, ...] = ()
+    """which test videos to draw; absent, the first"""
+    runs: Path = RUNS
+    """where runs are kept"""
+    json: bool = False
+    """print the results as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Forecast from a feature file, a label file, or a video of a data set."""
+
+    run: tyro.conf.Positional[Path]
+    """run or checkpoint folder"""
+    input: tyro.conf.Positional[str]
+    """a .npy file of features, a .txt file of labels, or the name of a video in the data set"""
+    data: Path | None = None
+    """the data set that holds the video"""
+    split: str = ""
+    """which split's checkpoint; absent, for a test video the one that did not train on it"""
+    now: float = 0.0
+    """seconds seen; 0 sees the whole input (of a data set's video, the first 30 %)"""
+    horizon: float = 0.0
+    """seconds to anticipate; 0 looks as far ahead as was seen, or to half of a known video"""
+    rate: float = 0.0
+    """frames per second of the input; 0 is the rate of the training data"""
+    beside: tuple[Path, ...] = ()
+    """other runs, drawn below"""
+    truth: Path | None = None
+    """a label file, drawn above"""
+    out: tuple[Path, ...] = ()
+    """files to write: .png, .svg, .html, .csv, .json, .vtt, .eaf"""
+    device: str = "cpu"
+    """where the model runs"""
+    json: bool = False
+    """print the timeline as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Print results side by side; refuses what was not measured the same way."""
+
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    """result files, as `evaluate` and `bench` write them"""
+    across: tuple[str, ...] = ()
+    """fields of the passport that may differ, because the table is about them"""
+    json: bool = False
+    """print JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Turn an official checkpoint into ours."""
+
+    method: tyro.conf.Positional[Literal["futr"]]
+    """whose checkpoint"""
+    checkpoint: tyro.conf.Positional[Path]
+    """the file"""
+    mapping: Path | None = None
+    """mapping.txt with the names of its labels; absent, they are called action_0, action_1, ..."""
+    out: Path = RUNS / "converted"
+    """folder to write"""
+    dataset: str = ""
+    """data set it was trained on"""
+    split: str = ""
+    """split it was trained on"""
+    stride: int = 3
+    """every how many frames it reads one: 3 on Breakfast, 6 on 50 Salads"""
+    rate: float = 15.0
+    """frames per second of its data: 15 on Breakfast, 30 on 50 Salads"""
+    num_heads: int = 8
+    """attention heads, which a checkpoint does not tell"""
+    trust: bool = False
+    """unpickle whatever the file holds; it can run any code"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Say what a run, a checkpoint, a recipe or a result file is; alone, list what there is."""
+
+    what: tyro.conf.Positional[str] = ""
+    """a folder, a recipe's name or a result file"""
+    json: bool = False
+    """print JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Train and score models from true labels on real data, beside the published rows."""
+
+    what: tyro.conf.Positional[Literal["labels", "readme"]]
+    """labels runs the benchmark; readme writes its tables into the README"""
+    data: Path | None = None
+    """folder that holds breakfast/ and 50salads/; absent, $ACTIONCAST_DATA or data/"""
+    datasets: tuple[str, ...] = ("breakfast", "50salads")
+    """which of them"""
+    models: tuple[str, ...] = ("repeat-last-action", "n-gram", "nearest-neighbour", "semi-markov")
+    """recipes; futr stands for the recipe of FUTR from labels"""
+    horizons: tuple[HorizonSource, ...] = tuple(HorizonSource)
+    """who says how many frames to anticipate"""
+    splits: tuple[str, ...] = (ALL,)
+    """splits to score"""
+    seed: int = 0
+    """of every model"""
+    out: Path = Path("results") / "labels"
+    """where result files are written"""
+    runs: Path = RUNS / "bench"
+    """where the trained models are kept"""
+    readme: Path = Path("README.md")
+    """file whose tables are made anew"""
+    workers: int = 2
+    """models trained and scored at once"""
+    json: bool = False
+    """print the results as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """The main job on an embedded data set: train, score, and forecast one video."""
+
+    out: Path = Path("demo")
+    """where pictures and the run are written"""
+
+
+def train(arguments: Train, name: str) -> None:
+    """Train."""
+    folder = train_run(
+        name,
+        arguments.config,
+        arguments.out / (arguments.name or name),
+        data=arguments.data,
+        rate=arguments.rate,
+        splits=arguments.split,
+        machine=arguments.machine,
+        resume=arguments.resume,
+        say=_warn,
+    )
+    if arguments.json:
+        _print_json({"run": str(folder)})
+    else:
+        print(f"trained {folder}; score it: actioncast evaluate {folder}")
+
+
+def evaluate(arguments: Evaluate) -> None:
+    """Score."""
+    from actioncast.seeing import draw_test_videos  # noqa: PLC0415
+
+    folders = arguments.run or (latest_run(arguments.runs),)
+    found: dict[str, dict[str, Result]] = {}
+    loaded_runs = {}
+    for folder in folders:
+        loaded = load_run(folder, arguments.data, arguments.split, arguments.device)
+        loaded_runs[str(folder)] = loaded
+        _warn(loaded[0].dataset.warnings)
+        for protocol in _protocols(arguments, loaded):
+            result = evaluate_run(
+                loaded,
+                protocol,
+                num_samples=arguments.num_samples,
+                combine=arguments.combine,
+                device=arguments.device,
+                progress=_progress(),
+            )
+            key = result.passport.task
+            if isinstance(protocol, LongTerm):
+                key += f"-{protocol.horizon_source}"
+            found.setdefault(key, {})[str(folder)] = result
+            where = arguments.out or folder / "results"
+            write_result(result, where / f"{_file(folder, key, arguments)}.json")
+    if arguments.json:
+        _print_json(found)
+    else:
+        for key, results in found.items():
+            require_comparable(results, ("input", "features_causal", "selection"))
+            print(f"\n{key}: {_circumstances(next(iter(results.values())))}")
+            print(result_table(results).plain())
+    if arguments.plot:
+        for path in draw_test_videos(loaded_runs, arguments.plot, arguments.videos):
+            print(f"wrote {path}", file=sys.stderr)
+
+
+def _file(folder: Path, key: str, arguments: Evaluate) -> str:
+    return key if arguments.out is None or len(arguments.run) < 2 else f"{folder.name}-{key}"
+
+
+def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm | Segmentation]:
+    model = loaded[0].checkpoint.model
+    trained = trained_protocol(loaded[0])
+    whole = max(loaded[0].training["observed_ratios"]) >= 1
+    chosen: list[LongTerm | Segmentation] = []
+    wanted = arguments.task
+    if wanted == "segmentation" or (wanted == "all" and whole and Task.SEGMENTATION in model.tasks):
+        chosen.append(Segmentation(legacy_last_segment=arguments.legacy_last_segment))
+    if wanted == "long_term" or (wanted == "all" and Task.LONG_TERM in model.tasks):
+        chosen.append(
+            LongTerm(
+                observed_ratios=arguments.observed_ratios,
+                horizon_ratios=arguments.horizon_ratios,
+                horizon_source=arguments.horizon or trained.horizon_source,
+                multiple=arguments.multiple,
+                seconds=arguments.seconds,
+            )
+        )
+    if not chosen:
+        raise ValueError(f"{type(model).__name__} was trained for no task that can be scored here.")
+    return chosen
+
+
+def _circumstances(result: Result) -> str:
+    passport = result.passport
+    said = [
+        f"{passport.dataset}, {len(passport.splits)} split(s), {passport.num_videos} videos",
+        f"input {passport.input}",
+        passport.metric,
+        f"horizon {passport.horizon_source}" if passport.horizon_source else "",
+        passport.combined,
+    ]
+    return "; ".join(part for part in said if part)
+
+
+def compare(arguments: Compare) -> None:
+    """Compare."""
+    if not arguments.results:
+        raise ValueError("compare needs result files, for example runs/*/results/*.json.")
+    results = {_label(path, arguments.results): read_result(path) for path in arguments.results}
+    require_comparable(results, arguments.across)
+    if arguments.json:
+        _print_json({who: result.total for who, result in results.items()})
+        return
+    print(_circumstances(next(iter(results.values()))))
+    print(result_table(results, across=arguments.across).plain())
+
+
+def _label(path: Path, paths: Sequence[Path]) -> str:
+    """The shortest end of a path that tells it from the others."""
+    for depth in range(1, len(path.parts) + 1):
+        end = path.parts[-depth:]
+        if sum(other.parts[-depth:] == end for other in paths) == 1:
+            return str(Path(*end).with_suffix(""))
+    return str(path)
+
+
+def predict(arguments: Predict) -> None:
+    """Forecast."""
+    from actioncast.plotting import print_timeline  # noqa: PLC0415
+    from actioncast.seeing import (  # noqa: PLC0415
+        forecast_facts,
+        forecast_input,
+        write_forecast,
+    )
+
+    forecasts = [
+        forecast_input(
+            run,
+            arguments.input,
+            data=arguments.data,
+            split=arguments.split,
+            now=arguments.now,
+            horizon=arguments.horizon,
+            rate=arguments.rate,
+            truth=arguments.truth,
+            device=arguments.device,
+        )
+        for run in (arguments.run, *arguments.beside)
+    ]
+    rows = forecasts[0].rows() + [row for other in forecasts[1:] for row in other.rows()[-1:]]
+    for path in arguments.out:
+        write_forecast(forecasts[0], rows, path)
+    if arguments.json:
+        facts = [forecast_facts(one) for one in forecasts]
+        _print_json(facts[0] if len(facts) == 1 else facts)
+        return
+    for one in forecasts:
+        print(f"{arguments.input}, by {one.name}")
+        print_timeline(one.timeline, one.now)
+    for path in arguments.out:
+        print(f"wrote {path}", file=sys.stderr)
+
+
+def convert(arguments: Convert) -> None:
+    """Convert."""
+    from actioncast.convert import convert_futr  # noqa: PLC0415
+
+    folder = convert_futr(
+        arguments.checkpoint,
+        arguments.out,
+        mapping=arguments.mapping,
+        num_heads=arguments.num_heads,
+        stride=arguments.stride,
+        rate=arguments.rate,
+        dataset=arguments.dataset,
+        split=arguments.split,
+        trust=arguments.trust,
+    )
+    print(f"wrote {folder}")
+
+
+def info(arguments: Info) -> None:
+    """Say what is there."""
+    from actioncast.inventory import describe  # noqa: PLC0415
+
+    description = describe(arguments.what)
+    if arguments.json:
+        _print_json(description.facts)
+    else:
+        print(description.text)
+
+
+def bench(arguments: Bench) -> None:
+    """Run the benchmark from labels."""
+    from actioncast import bench as benchmark  # noqa: PLC0415
+
+    if arguments.what == "readme":
+        print(benchmark.write_readme(arguments.out, arguments.readme))
+        return
+    results = benchmark.bench_labels(
+        data=arguments.data,
+        datasets=arguments.datasets,
+        models=arguments.models,
+        horizons=arguments.horizons,
+        splits=arguments.splits,
+        seed=arguments.seed,
+        out=arguments.out,
+        runs=arguments.runs,
+        workers=arguments.workers,
+    )
+    if arguments.json:
+        _print_json(results)
+    else:
+        print(benchmark.tables(results))
+
+
+def demo(arguments: Demo) -> None:
+    """Run the main job on embedded data."""
+    from actioncast.demo import run_demo  # noqa: PLC0415
+
+    run_demo(arguments.out)
+
+
+def _progress() -> Progress:
+    return Reporter()
+
+
+def _warn(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(f"note: {sentence}", file=sys.stderr)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json_bytes(value).decode())
+
+
+VERBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
+    "evaluate": (Evaluate, evaluate),
+    "predict": (Predict, predict),
+    "compare": (Compare, compare),
+    "bench": (Bench, bench),
+    "convert": (Convert, convert),
+    "info": (Info, info),
+    "demo": (Demo, demo),
+}
+"""Every verb but `train`, which has options of its own for each recipe."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(words)
+    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        print(f"actioncast: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is left to flush goes nowhere, without a complaint.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"actioncast: {error.strerror or error}{where}; nothing that was there before is lost.",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("\nactioncast: stopped; `train --resume` goes on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return
+    if words[0] == "--version":
+        print(__version__)
+        return
+    verb, rest = words[0], words[1:]
+    if verb == "train":
+        _run_train(rest)
+        return
+    if verb not in VERBS:
+        raise ValueError(f"unknown verb {verb!r}; the verbs are train, {', '.join(VERBS)}.")
+    kind, function = VERBS[verb]
+    function(tyro.cli(kind, args=rest, prog=f"actioncast {verb}", description=kind.__doc__))
+
+
+def _run_train(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: actioncast train RECIPE [--data PATH] [options]\n")
+        print("recipes (actioncast train RECIPE --help lists every value):")
+        for name, (sentence, _) in RECIPES.items():
+            print(f"  {name:28} {sentence}")
+        return
+    name, rest = words[0], words[1:]
+    if name.startswith("-"):
+        raise ValueError(f"train takes the recipe first, got {name!r}: actioncast train RECIPE ...")
+    default = Train(config=recipe(name))
+    train(tyro.cli(Train, args=rest, prog=f"actioncast train {name}", default=default), name)
+
+
+def _usage() -> str:
+    sentences = {"train": Train.__doc__ or ""} | {
+        verb: kind.__doc__ or "" for verb, (kind, _) in VERBS.items()
+    }
+    lines = ["usage: actioncast VERB [options]; actioncast VERB --help lists them.", ""]
+    lines += [f"  {verb:10} {sentence.splitlines()[0]}" for verb, sentence in sentences.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What there is: models, recipes, data sets, and what a folder or file holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actioncast.checkpoint import Checkpoint, load_checkpoint, to_json
+from actioncast.data import DATASETS
+from actioncast.models import MODELS
+from actioncast.passport import read_result
+from actioncast.protocols import PROTOCOLS
+from actioncast.recipes import RECIPES
+from actioncast.runs import checkpoints
+from actioncast.tables import number
+from actioncast.training import model_name
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The same said twice: for machines and for people."""
+
+    facts: Mapping[str, Any]
+    text: str
+
+
+def describe(what: str = "") -> Description:
+    """Describe a run, a checkpoint, a recipe or a result file; without a name, list what there is.
+
+    Raises:
+        ValueError, FileNotFoundError: It is none of these.
+    """
+    if not what:
+        return _everything()
+    if what in RECIPES:
+        return _recipe(what)
+    path = Path(what)
+    if path.is_dir():
+        return _run(path)
+    if path.suffix == ".json":
+        return _result(path)
+    raise ValueError(
+        f"{what!r} is no recipe, run folder or result file; the recipes are {', '.join(RECIPES)}."
+    )
+
+
+def _everything() -> Description:
+    facts: dict[str, Any] = {
+        "models": list(MODELS),
+        "protocols": list(PROTOCOLS),
+        "datasets": DATASETS,
+        "recipes": {name: sentence for name, (sentence, _) in RECIPES.items()},
+    }
+    lines = [f"models     {', '.join(MODELS)}", f"protocols  {', '.join(PROTOCOLS)}"]
+    for title in ("datasets", "recipes"):
+        lines += ["", title, *[f"  {name:28} {said}" for name, said in facts[title].items()]]
+    return Description(facts, "\n".join(lines))
+
+
+def _recipe(name: str) -> Description:
+    sentence, config = RECIPES[name]
+    facts = {"recipe": name, "sentence": sentence, "model": model_name(config.model)}
+    facts |= {"config": to_json(config)}
+    lines = [f"{name}: {sentence}", f"model {facts['model']}", *_lines(to_json(config))]
+    return Description(facts, "\n".join(lines))
+
+
+def _run(path: Path) -> Description:
+    found = {split: load_checkpoint(folder) for split, folder in checkpoints(path).items()}
+    first = next(iter(found.values()))
+    facts = {
+        "model": first.name,
+        "parameters": num_parameters(first),
+        "labels": list(first.model.taxonomy.labels.names),
+        "tasks": sorted(first.model.tasks),
+        "splits": list(found),
+        "run": to_json(first.run),
+    }
+    lines = [
+        f"{path}: {first.name}, {facts['parameters']:,} parameters, "
+        f"{len(facts['labels'])} labels, answers {', '.join(facts['tasks'])}",
+        f"splits {', '.join(found) or '-'}",
+        *_lines(facts["run"]),
+    ]
+    return Description(facts, "\n".join(lines))
+
+
+def _result(path: Path) -> Description:
+    result = read_result(path)
+    facts = {"passport": to_json(result.passport), "total": result.total}
+    lines = [str(path), *_lines(facts["passport"]), ""]
+    lines += [f"{name:16} {number(value):>7}" for name, value in result.total.items()]
+    return Description(facts, "\n".join(lines))
+
+
+def num_parameters(checkpoint: Checkpoint) -> int:
+    """Trained numbers of a model."""
+    return sum(parameter.numel() for parameter in checkpoint.model.parameters())
+
+
+def _lines(value: Mapping[str, Any], indent: str = "  ") -> list[str]:
+    lines: list[str] = []
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            lines += [f"{indent}{key}", *_lines(item, indent + "  ")]
+        else:
+            shown = ", ".join(map(str, item)) if isinstance(item, list) else item
+            lines.append(f"{indent}{key:20} {shown}")
+    return lines

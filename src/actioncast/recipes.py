@@ -1,0 +1,133 @@
+"""Recipes: a name, a sentence and every value of a training run.
+
+One for each published setting, and small forms beside the full ones for data at hand. Any value
+can be overridden on the command line: `actioncast train futr-breakfast --lr 5e-4`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from actioncast.models.baselines import (
+    NearestNeighbourConfig,
+    NGramConfig,
+    RepeatLastActionConfig,
+)
+from actioncast.models.futr import FUTRConfig
+from actioncast.models.semi_markov import SemiMarkovConfig
+from actioncast.training import TrainConfig
+
+FUTR_BREAKFAST = TrainConfig(
+    model=FUTRConfig(),
+    dataset="breakfast",
+    stride=3,
+    epochs=60,
+    batch_size=16,
+)
+FUTR_50SALADS = TrainConfig(
+    model=FUTRConfig(hidden_dim=512, num_decoder_layers=2, num_queries=20, max_positions=3100),
+    dataset="50salads",
+    stride=6,
+    epochs=70,
+    batch_size=8,
+)
+FUTR_BREAKFAST_LABELS = replace(
+    FUTR_BREAKFAST,
+    model=FUTRConfig(max_positions=400),
+    input="labels",
+    stride=30,
+    epochs=20,
+    batch_size=32,
+    warmup_epochs=2,
+    ratio_jitter=0.1,
+)
+FUTR_50SALADS_LABELS = replace(
+    FUTR_50SALADS,
+    model=FUTRConfig(num_queries=20, max_positions=700),
+    input="labels",
+    stride=30,
+    epochs=60,
+    ratio_jitter=0.1,
+)
+FUTR_CAD120 = TrainConfig(
+    model=FUTRConfig(num_queries=12, max_positions=300, dropout=0.3),
+    dataset="cad120",
+    observed_ratios=(0.2, 0.3, 0.5, 1.0),
+    epochs=30,
+    batch_size=16,
+    warmup_epochs=3,
+    ratio_jitter=0.1,
+)
+COUNTED = TrainConfig(model=RepeatLastActionConfig(), input="labels", selection="last")
+
+RECIPES: Mapping[str, tuple[str, TrainConfig]] = {
+    "futr": (
+        "FUTR on your own folder of features and labels",
+        TrainConfig(
+            model=FUTRConfig(num_queries=12, max_positions=20_000),
+            stride=3,
+            observed_ratios=(0.2, 0.3, 0.5, 1.0),
+            epochs=20,
+            batch_size=8,
+            warmup_epochs=2,
+            ratio_jitter=0.1,
+            selection="last",
+        ),
+    ),
+    "futr-breakfast": ("FUTR on Breakfast with I3D features, as published", FUTR_BREAKFAST),
+    "futr-50salads": ("FUTR on 50 Salads with I3D features, as released", FUTR_50SALADS),
+    "futr-breakfast-labels": (
+        "FUTR on Breakfast from true labels, one step every 2 s: minutes on a CPU",
+        FUTR_BREAKFAST_LABELS,
+    ),
+    "futr-breakfast-labels-full": (
+        "FUTR on Breakfast from true labels at the published sizes",
+        replace(FUTR_BREAKFAST, input="labels"),
+    ),
+    "futr-50salads-labels": (
+        "FUTR on 50 Salads from true labels, one step a second: minutes on a CPU",
+        FUTR_50SALADS_LABELS,
+    ),
+    "futr-50salads-labels-full": (
+        "FUTR on 50 Salads from true labels at the published sizes",
+        replace(FUTR_50SALADS, input="labels"),
+    ),
+    "futr-cad120": ("FUTR on CAD-120 with its skeleton and object features", FUTR_CAD120),
+    "futr-demo": (
+        "FUTR on the embedded synthetic kitchen: seconds on a CPU",
+        TrainConfig(
+            model=FUTRConfig(hidden_dim=64, num_heads=4, num_queries=10, max_positions=600),
+            dataset="synthetic",
+            observed_ratios=(0.2, 0.3, 0.5, 1.0),
+            epochs=30,
+            batch_size=16,
+            warmup_epochs=3,
+            ratio_jitter=0.1,
+            lr=2e-3,
+            selection="last",
+        ),
+    ),
+    "repeat-last-action": ("repeat the last observed action for ever", COUNTED),
+    "n-gram": (
+        "the likeliest next action, for its mean duration, over and over",
+        replace(COUNTED, model=NGramConfig()),
+    ),
+    "nearest-neighbour": (
+        "copy the future of the most similar training video",
+        replace(COUNTED, model=NearestNeighbourConfig()),
+    ),
+    "semi-markov": (
+        "semi-Markov roll-outs, the answer balanced over classes",
+        replace(COUNTED, model=SemiMarkovConfig()),
+    ),
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    """The recipe of a name.
+
+    Raises:
+        ValueError: There is none; the message lists those there are.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; the recipes are {', '.join(RECIPES)}.")
+    return RECIPES[name][1]

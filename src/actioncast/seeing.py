@@ -1,0 +1,267 @@
+"""Forecasts to look at: of test videos with their truth, and of a user's own input."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from actioncast.checkpoint import load_checkpoint
+from actioncast.data import Dataset, Video
+from actioncast.data.frame_labels import read_frame_labels
+from actioncast.features import FeatureArray, FeatureFile, LabelFeatures, read_header
+from actioncast.inference import answers
+from actioncast.plotting import SUFFIXES as PICTURES
+from actioncast.plotting import TimelineRow, draw_timelines
+from actioncast.protocols import Question
+from actioncast.runs import Loaded, checkpoints, load_run, trained_protocol
+from actioncast.timeline import LabelSpace, Timeline, seconds_to_frames
+from actioncast.timeline_files import SUFFIXES as FILES
+from actioncast.timeline_files import write_timeline
+from actioncast.types import Prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What a run says about one video."""
+
+    name: str
+    timeline: Timeline
+    now: float
+    """Seconds where the future starts."""
+    truth: Timeline | None = None
+
+    def rows(self) -> list[TimelineRow]:
+        """Truth above, forecast below."""
+        forecast = TimelineRow(name=self.name, timeline=self.timeline, now=self.now)
+        if self.truth is None:
+            return [forecast]
+        return [TimelineRow(name="truth", timeline=self.truth, now=math.inf), forecast]
+
+
+def forecast_video(loaded: Loaded, video: Video, question: Question, name: str) -> Forecast:
+    """Ask one question about one video; the past comes from observed labels if not answered."""
+    ((_, answer),) = answers(loaded.checkpoint.model, [(video, question)], loaded.inference())
+    timeline = answer.prediction.timeline()
+    if answer.prediction.past is None:
+        seen = _observed(answer.prediction, video, question)
+        timeline = Timeline.of([*seen, *timeline], timeline.labels)
+    return Forecast(name=name, timeline=timeline, now=answer.prediction.now)
+
+
+def _observed(prediction: Prediction, video: Video, question: Question) -> Timeline:
+    labels = prediction.taxonomy.labels
+    if video.observed_labels is None:
+        return Timeline((), labels)
+    return Timeline.from_frames(video.observed_labels[: question.observed], video.rate, labels)
+
+
+def draw_test_videos(
+    runs: Mapping[str, Sequence[Loaded]],
+    paths: Sequence[Path],
+    videos: Sequence[str] = (),
+    observed_ratio: float = 0.3,
+) -> list[Path]:
+    """Draw test videos: the truth above, each run's answer stacked below.
+
+    Args:
+        runs: Loaded runs by name.
+        paths: Pictures to write; with several videos, the video's name goes before the suffix.
+        videos: Test videos; absent, the first one of the first split.
+        observed_ratio: Share of the video seen.
+
+    Returns:
+        The files written.
+    """
+    first = next(iter(runs.values()))[0]
+    chosen = list(videos) or [first.dataset.split(first.split).test[0]]
+    written: list[Path] = []
+    for name in chosen:
+        rows: list[TimelineRow] = []
+        for run, loaded in runs.items():
+            one = _tested_on(loaded, name)
+            video = one.dataset.videos[name]
+            question = trained_protocol(one).question(video.num_frames, observed_ratio, video.rate)
+            forecast = forecast_video(one, video, question, Path(run).name)
+            rows += forecast.rows()
+            if not rows or rows[0].name != "truth":
+                rows.insert(0, TimelineRow(name="truth", timeline=video.timeline, now=math.inf))
+        for path in paths:
+            at = path if len(chosen) == 1 else path.with_stem(f"{path.stem}-{name}")
+            draw_timelines(rows, at, title=name, now=forecast.now)
+            written.append(at)
+    return written
+
+
+def _tested_on(loaded: Sequence[Loaded], video: str) -> Loaded:
+    dataset = loaded[0].dataset
+    if video not in dataset.videos:
+        raise ValueError(f"{dataset.name} has no video {video!r}; see its groundTruth folder.")
+    for one in loaded:
+        if one.split and video in dataset.split(one.split).test:
+            return one
+    raise ValueError(
+        f"{video} is no test video of the splits this run was trained on "
+        f"({', '.join(one.split for one in loaded)}); its picture would flatter. Use `actioncast "
+        "predict` to see it all the same."
+    )
+
+
+def forecast_input(
+    run: Path,
+    source: str,
+    *,
+    data: Path | None = None,
+    split: str = "",
+    now: float = 0.0,
+    horizon: float = 0.0,
+    rate: float = 0.0,
+    truth: Path | None = None,
+    device: str = "cpu",
+) -> Forecast:
+    """Forecast from a feature file, a label file or a video of the run's data set.
+
+    Args:
+        run: Run or checkpoint folder.
+        source: A `.npy` file, a `.txt` file of labels, or the name of a video.
+        data: Where the data set lies that holds the video.
+        split: Which split's checkpoint.
+        now: Seconds seen; 0 is all of a file, and the first 30 % of a data set's video.
+        horizon: Seconds to anticipate; 0 is as far as was seen, or half of a data set's video.
+        rate: Frames per second of the input; 0 is the training data's.
+        truth: A label file of the whole video.
+        device: Where the model runs.
+
+    Raises:
+        ValueError, FileNotFoundError: Input and checkpoint do not fit.
+    """
+    name = run.name
+    if Path(source).suffix not in (".npy", ".txt"):
+        loaded = load_run(run, data, split, device)
+        one = next((x for x in loaded if x.split == split), None) if split else None
+        if one is None:
+            tested = [x for x in loaded if x.split and source in x.dataset.split(x.split).test]
+            one = tested[0] if tested else loaded[0]
+        if source not in one.dataset.videos:
+            raise ValueError(
+                f"the input must be a .npy file of features, a .txt file of labels, or a video of "
+                f"{one.dataset.name}, got {source!r}."
+            )
+        video = one.dataset.videos[source]
+        question = trained_protocol(one).question(video.num_frames, 0.3, video.rate)
+        question = _asked(question, video, now, horizon)
+        forecast = forecast_video(one, video, question, name)
+        return replace(forecast, truth=video.timeline)
+    found = checkpoints(run)
+    checkpoint = load_checkpoint(found.get(split) or next(iter(found.values())), device)
+    labels = checkpoint.model.taxonomy.labels
+    rate = rate or float(checkpoint.run["rate"])
+    video = _own_video(Path(source), checkpoint.run["training"]["input"], checkpoint.model, rate)
+    seen = min(seconds_to_frames(now, rate) or video.num_frames, video.num_frames)
+    if seen < 1:
+        raise ValueError(f"--now must leave a frame to see, got {now} s at {rate:g} frames/s.")
+    question = Question(observed=seen, horizon=seconds_to_frames(horizon, rate) or seen)
+    dataset = Dataset(
+        name=Path(source).stem,
+        taxonomy=checkpoint.model.taxonomy,
+        rate=rate,
+        videos={video.id: video},
+        splits={},
+    )
+    one = Loaded(checkpoint=checkpoint, dataset=dataset, split="")
+    forecast = forecast_video(one, video, question, name)
+    if truth is not None:
+        frames = read_frame_labels(truth, labels)
+        forecast = replace(forecast, truth=Timeline.from_frames(frames, rate, labels))
+    return forecast
+
+
+def _asked(question: Question, video: Video, now: float, horizon: float) -> Question:
+    if now:
+        seen = min(max(1, seconds_to_frames(now, video.rate)), video.num_frames)
+        question = replace(question, observed=seen)
+    if horizon:
+        question = replace(question, horizon=seconds_to_frames(horizon, video.rate))
+    return question
+
+
+def _own_video(path: Path, reads: str, model: object, rate: float) -> Video:
+    """A video without annotation; its timeline is a placeholder that nothing scores."""
+    labels: LabelSpace = model.taxonomy.labels  # type: ignore[attr-defined]
+    if not path.exists():
+        raise FileNotFoundError(f"the input {path} does not exist.")
+    if path.suffix == ".txt":
+        if reads != "labels":
+            raise ValueError(
+                f"this run reads features, got the label file {path}; give a .npy file, or a run "
+                "trained with --input labels."
+            )
+        frames = read_frame_labels(path, labels)
+        return Video(
+            id=path.stem,
+            timeline=Timeline.from_frames(frames, rate, labels),
+            rate=rate,
+            num_frames=len(frames),
+            features=LabelFeatures(frames, len(labels)),
+            observed_labels=frames,
+        )
+    if reads == "labels":
+        raise ValueError(
+            f"this run reads labels, got the feature file {path}; give a .txt file with one label "
+            "a frame, or a run trained on features."
+        )
+    width = int(model.config.feature_dim)  # type: ignore[attr-defined]
+    shape = read_header(path).shape
+    if width not in shape:
+        raise ValueError(
+            f"{path} must hold vectors of width {width}, as this run was trained on, got shape "
+            f"{shape}."
+        )
+    axis = 0 if shape[1] == width else 1
+    source = FeatureFile(path, shape[axis], axis, width)
+    blank = np.zeros(shape[axis], dtype=int)
+    return Video(
+        id=path.stem,
+        timeline=Timeline.from_frames(blank, rate, labels),
+        rate=rate,
+        num_frames=shape[axis],
+        features=FeatureArray(source.read(0, shape[axis])),
+    )
+
+
+def write_forecast(forecast: Forecast, rows: Sequence[TimelineRow], path: Path) -> None:
+    """Write a picture of all rows, or the forecast as a timeline file, by suffix.
+
+    Raises:
+        ValueError: The suffix is neither.
+    """
+    suffix = path.suffix.lower()
+    if suffix in PICTURES:
+        draw_timelines(rows, path, now=forecast.now)
+    elif suffix in FILES:
+        write_timeline(forecast.timeline, path, now=forecast.now)
+    else:
+        raise ValueError(
+            f"--out must end with {', '.join([*PICTURES, *FILES])}, got {path}; rename it."
+        )
+
+
+def forecast_facts(forecast: Forecast) -> dict[str, object]:
+    """The forecast as JSON."""
+    names = forecast.timeline.labels.names
+    return {
+        "run": forecast.name,
+        "now": forecast.now,
+        "segments": [
+            {
+                "start": round(s.start, 4),
+                "end": round(s.end, 4),
+                "label": names[s.label],
+                "score": round(s.score, 4),
+                "part": "future" if s.start >= forecast.now - 1e-9 else "past",
+            }
+            for s in forecast.timeline
+        ],
+        "end": forecast.timeline.end,
+    }

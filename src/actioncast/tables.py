@@ -1,0 +1,87 @@
+"""Tables of results, for terminals and for Markdown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from actioncast.passport import Passport, Result
+from actioncast.published import PublishedRow
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under a header; the first column is left-aligned, the others right."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def plain(self) -> str:
+        """Aligned columns."""
+        everything = [self.header, *self.rows]
+        widths = [max(len(row[i]) for row in everything) for i in range(len(self.header))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in everything
+        ]
+        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+    def markdown(self) -> str:
+        """A Markdown table."""
+        rule = ["---", *["---:"] * (len(self.header) - 1)]
+        return "\n".join(
+            "| " + " | ".join(row) + " |" for row in [self.header, tuple(rule), *self.rows]
+        )
+
+
+def result_table(
+    results: Mapping[str, Result], columns: Sequence[str] = (), across: Sequence[str] = ()
+) -> Table:
+    """One row a result; `across` adds a column for each field of the passport that differs."""
+    names = list(columns) or list(next(iter(results.values())).total)
+    header = ("", *across, *[short(name) for name in names])
+    rows = [
+        (
+            who,
+            *[_field(result.passport, name) for name in across],
+            *[number(result.total.get(name)) for name in names],
+        )
+        for who, result in results.items()
+    ]
+    return Table(header, tuple(rows))
+
+
+def with_published(
+    table: Table, results: Sequence[Result], rows: Sequence[PublishedRow], cells: Sequence[str]
+) -> Table:
+    """Add published rows, each marked as such with its source, sorted with ours by mean."""
+    ours = [(result.total["mean"], row) for result, row in zip(results, table.rows, strict=True)]
+    theirs = [
+        (
+            row.mean,
+            (
+                f"{row.method} [{row.mark}]",
+                *[number(row.cells.get(cell)) for cell in cells],
+                number(row.mean),
+            ),
+        )
+        for row in rows
+    ]
+    ordered = sorted([*ours, *theirs], key=lambda pair: pair[0])
+    return Table(table.header, tuple(row for _, row in ordered))
+
+
+def number(value: float | None) -> str:
+    """Two decimals, or a dash."""
+    return "-" if value is None or value != value else f"{value:.2f}"  # noqa: PLR0124
+
+
+def short(name: str) -> str:
+    """A column's header."""
+    return name.removeprefix("moc ").removeprefix("mof ") if "/" in name else name
+
+
+def _field(passport: Passport, name: str) -> str:
+    value = getattr(passport, name)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -139,7 +140,7 @@ def for_horizon(config: TrainConfig, source: HorizonSource) -> TrainConfig:
     """
     model = config.model
     if source is not HorizonSource.TRUE_LENGTH and hasattr(model, "end_takes_time"):
-        model = replace(model, end_takes_time=True)
+        model = replace(cast(Any, model), end_takes_time=True)
     return replace(config, model=model, horizon_source=source)
 
 

@@ -6,7 +6,7 @@ Nothing else in the package opens a feature file.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ DTYPES = ("float16", "float32", "float64", "uint8")
 """What a feature file may hold; a model gets float32."""
 
 
+@runtime_checkable
 class FeatureSource(Protocol):
     """Where a video's features come from."""
 

@@ -3,11 +3,12 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TextIO, TypeVar
+from typing import Protocol, TextIO, TypeVar, runtime_checkable
 
 ItemT = TypeVar("ItemT")
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Wraps a sequence and reports while it is consumed."""
 

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import tyro
@@ -129,7 +129,7 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
     width = dataset.num_features
     model = config.model
     if hasattr(model, "feature_dim") and model.feature_dim != width:
-        model = replace(model, feature_dim=width)
+        model = replace(cast(Any, model), feature_dim=width)
         config = replace(config, model=model)
     longest = max(
         (

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from actioncast.data.base import Dataset, LabelInput, Split, Video, inner_split
 from actioncast.data.frame_labels import KNOWN, open_frame_labels
+from actioncast.data.synthetic import SyntheticConfig, synthetic_dataset
 
 DATASETS: dict[str, str] = {
     "synthetic": "people make hot drinks: an embedded grammar with a known ceiling",
@@ -31,8 +32,6 @@ def open_dataset(name: str = "", path: Path | None = None, rate: float | None = 
         FileNotFoundError, ValueError: There is no such data set, or it breaks the layout.
     """
     if name == "synthetic" and path is None:
-        from actioncast.data.synthetic import SyntheticConfig, synthetic_dataset
-
         return synthetic_dataset(SyntheticConfig())
     return open_frame_labels(find_dataset(name, path), rate)
 
@@ -71,9 +70,11 @@ __all__ = [
     "Dataset",
     "LabelInput",
     "Split",
+    "SyntheticConfig",
     "Video",
     "find_dataset",
     "inner_split",
     "open_dataset",
     "open_frame_labels",
+    "synthetic_dataset",
 ]

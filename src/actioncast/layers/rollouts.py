@@ -105,9 +105,7 @@ class Rollouts:
         # Label by label: whatever a row or a video opens it closes, so one sum runs over all.
         rows = self.labels * size + edges[self.futures // self.num]
         opened, closed = (
-            np.bincount(
-                rows + self._cells(times, scale, cells), minlength=(num_labels + 1) * size + 1
-            )
+            np.bincount(rows + self._cells(times, scale, cells), minlength=width * size + 1)
             for times in (self.starts, self.ends)
         )
         going = (opened - closed)[:-1].cumsum().reshape(width, size)[:-1].T
@@ -157,9 +155,10 @@ def roll_out(
 ) -> Rollouts:
     """Draw `num` futures of each video up to its limit.
 
-    The action going on lasts as long as one drawn from those of its label that lasted longer than
-    the elapsed time, and ends at once when none did. The label of what follows depends on the
-    labels before, its duration on the label alone.
+    The action going on lasts as long as one drawn from those that were longer than the elapsed
+    time: of its label, else of all labels, else it ends at once. The label of what follows depends
+    on the labels before, its duration on the label alone. The first futures are the same whatever
+    their number.
     """
     video = np.repeat(np.arange(len(outset)), num)
     futures = np.arange(len(video))

@@ -1,8 +1,8 @@
 """Forecasts from labels that every model must beat: repeat, n-gram, nearest neighbour.
 
-No paper: these are the common ones. All answer with certainty, one label a frame, and let the last
-action that they know of go on to the end of the horizon. `counting.py` says how they measure time
-and what they take the next action to be.
+No paper: these are the common ones. All answer with certainty, one label a frame, and never say
+that the video ends: repeat and neighbour let their last action go on. `counting.py` says how they
+measure time and what they take the next action to be.
 """
 
 from collections.abc import Sequence
@@ -85,8 +85,9 @@ class _Grammar:
 class NGram(TranscriptAnticipator):
     """Appends the label that most often followed the longest known suffix, again and again.
 
-    An action lasts the mean duration of its label, in training, and the action going on the rest of
-    that, or ends at once when it has gone on for longer. Samples draw labels and durations instead.
+    An action lasts the mean duration of its label in training, and the action going on lasts the
+    mean of those that were longer than it is by now: of its label, else of all, else it ends at
+    once. Samples draw labels and durations instead.
     """
 
     def __init__(self, config: NGramConfig, taxonomy: Taxonomy) -> None:
@@ -226,7 +227,7 @@ class NearestNeighbour(TranscriptAnticipator):
         points = (np.arange(round(now * gallery.steps)) + 0.5) / gallery.steps
         seen = _labels_at(question.past.labels, question.past.durations / question.scale, points)
         compared = gallery.labels[:, : len(seen)]
-        agreement = (compared == seen[: compared.shape[1]]).sum(1)
+        agreement = ((compared == seen[: compared.shape[1]]) & (compared >= 0)).sum(1)
         nearest = np.argsort(-agreement, kind="stable")
         until = int(max(question.horizon, question.anticipation)) + 1
         labels, following = self._copy(gallery, int(nearest[0]), now, question.scale, until)
@@ -248,11 +249,8 @@ class NearestNeighbour(TranscriptAnticipator):
         """Labels of the frames that follow *now* in a training video, and of its next action."""
         own = slice(*gallery.offsets[video : video + 2].tolist())
         labels, ends = gallery.corpus.labels[own], gallery.corpus.durations[own].cumsum()
-        future = labels[
-            np.minimum(
-                np.searchsorted(ends, now + (np.arange(horizon) + 0.5) / scale), len(ends) - 1
-            )
-        ]
+        times = now + (np.arange(horizon) + 0.5) / scale
+        future = labels[np.minimum(np.searchsorted(ends, times), len(ends) - 1)]
         going = int(np.searchsorted(ends, now))
         return future, int(labels[min(going + 1, len(labels) - 1)])
 

@@ -39,8 +39,7 @@ class Question:
     past: Transcript
     horizon: int
     scale: float
-    """Frames in one unit of the clock: those of the video if its length is known, or of a second.
-    """
+    """Frames in one unit of the clock: those of the video, or of a second."""
     relative: bool
     """The clock counts shares of the video, not seconds."""
     num_frames: int

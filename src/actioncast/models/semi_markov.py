@@ -44,7 +44,7 @@ class SemiMarkovConfig:
     """Powers of the prior to divide by, to choose from; 0 answers the most likely label."""
     min_count: int = 3
     """Times that a context of two labels or more must have occurred to be used."""
-    num_rollouts: int = 200
+    num_rollouts: int = 400
     """Futures drawn for each video."""
     inner_folds: int = 5
     """Folds of the training groups that the choice is scored on."""
@@ -94,7 +94,8 @@ class SemiMarkov(TranscriptAnticipator):
     """Draws futures from what followed the same labels in training; answers balanced marginals.
 
     `future` is `P / prior ** balance` normalised, where P counts the futures that have not ended:
-    asked for a frame, the model takes it that the video goes on that long. `next` is not balanced.
+    asked for a frame, the model takes it that the video goes on that long. `next` is not balanced;
+    at time 0 it is counted exactly. In `samples` the last action of an ended future goes on.
     """
 
     chosen_contexts: Int[torch.Tensor, "2"]
@@ -122,7 +123,8 @@ class SemiMarkov(TranscriptAnticipator):
         together: list[Question] = []
         size = 0
         for question in asked:
-            cost = max(question.horizon * self.num_labels, 20 * self.config.num_rollouts)
+            width = max(self.num_labels, question.num_samples)
+            cost = max(question.horizon * width, 20 * self.config.num_rollouts)
             if together and size + cost > _MEMORY:
                 forecasts += self._forecast_together(together)
                 together, size = [], 0

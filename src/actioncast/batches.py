@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from actioncast.data.base import Video
 from actioncast.data.collate import Sample, collate, cut
-from actioncast.features import WarpedFeatures
+from actioncast.features import FeatureSource, LabelFeatures, WarpedFeatures
 from actioncast.protocols import LongTerm, Question
 from actioncast.timeline import Taxonomy, Timeline, run_lengths
 from actioncast.types import Observation, Target
@@ -22,7 +22,20 @@ class Item:
     video: int
     observed_ratio: float
     seed: int = 0
-    """Of the warp of its time."""
+    """Of its variation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """How a training video is changed each time it is shown."""
+
+    warp: float = 0.0
+    """Standard deviation of the logarithm of the factor by which each segment is stretched."""
+    relabel: float = 0.0
+    """Share of segments that carry another label, in input and target alike (labels as input)."""
+
+    def __bool__(self) -> bool:
+        return bool(self.warp or self.relabel)
 
 
 class CutVideos(Dataset[Sample]):
@@ -34,18 +47,18 @@ class CutVideos(Dataset[Sample]):
         protocol: LongTerm,
         stride: int,
         num_labels: int,
-        warp: float = 0.0,
+        variation: Variation,
     ) -> None:
         self.videos = list(videos)
         self.protocol = protocol
         self.stride = stride
         self.num_labels = num_labels
-        self.warp = warp
+        self.variation = variation
 
     def __getitem__(self, item: Item) -> Sample:
         video = self.videos[item.video]
-        if self.warp:
-            video = warped(video, self.warp, item.seed)
+        if self.variation:
+            video = varied(video, self.variation, item.seed)
         return cut(video, self.question(item, video), self.stride, self.num_labels)
 
     def question(self, item: Item, video: Video) -> Question:
@@ -134,7 +147,7 @@ def training_batches(
     stride: int,
     taxonomy: Taxonomy,
     num_workers: int,
-    warp: float = 0.0,
+    variation: Variation,
 ) -> DataLoader[tuple[Observation, Target]]:
     """The loader of one training run."""
 
@@ -142,7 +155,7 @@ def training_batches(
         return collate(samples, taxonomy.primary)
 
     return DataLoader(  # samples go in, batches come out, which torch's type cannot say
-        CutVideos(videos, protocol, stride, len(taxonomy.labels), warp),  # type: ignore[arg-type]
+        CutVideos(videos, protocol, stride, len(taxonomy.labels), variation),  # type: ignore[arg-type]
         batch_sampler=sampler,
         collate_fn=collated,
         num_workers=num_workers,
@@ -151,26 +164,47 @@ def training_batches(
     )
 
 
-def warped(video: Video, warp: float, seed: int) -> Video:
-    """The same video acted at another pace: each segment longer or shorter by its own factor.
+def varied(video: Video, variation: Variation, seed: int) -> Video:
+    """The same video acted at another pace, or with other actions in places.
 
-    Factors are log-normal with standard deviation `warp` of the logarithm; no segment vanishes.
+    No segment vanishes; the same seed varies the same way.
+
+    Raises:
+        ValueError: Labels are to be exchanged, but the input is not the true labels.
     """
+    rng = np.random.default_rng(seed)
     frames = video.frames()
     runs = run_lengths(frames)
-    factors = np.exp(np.random.default_rng(seed).normal(0, warp, len(runs)))
+    factors = np.exp(rng.normal(0, variation.warp, len(runs)))
     index = np.concatenate(
         [
             np.linspace(first, end, max(1, round((end - first) * factor)), endpoint=False)
             for (_, first, end), factor in zip(runs, factors, strict=True)
         ]
     ).astype(int)
+    features: FeatureSource | None = None
+    if video.features is not None:
+        features = WarpedFeatures(video.features, index)
+    observed = None if video.observed_labels is None else video.observed_labels[index]
+    if variation.relabel:
+        if video.observed_labels is None or not np.array_equal(video.observed_labels, frames):
+            raise ValueError(
+                "relabel must go with the true labels as input (--input labels), got other input."
+            )
+        num_labels = len(video.timeline.labels)
+        labels = np.array([label for label, _, _ in runs])
+        exchanged = rng.random(len(runs)) < variation.relabel
+        labels[exchanged] = rng.integers(num_labels, size=int(exchanged.sum()))
+        starts = np.array([first for _, first, _ in runs])
+        frames = labels[np.searchsorted(starts, np.arange(len(frames)), side="right") - 1]
+        observed = frames[index]
+        features = LabelFeatures(observed, num_labels)
     return replace(
         video,
         timeline=Timeline.from_frames(frames[index], video.rate, video.timeline.labels),
         num_frames=len(index),
-        features=None if video.features is None else WarpedFeatures(video.features, index),
-        observed_labels=None if video.observed_labels is None else video.observed_labels[index],
+        features=features,
+        observed_labels=observed,
     )
 
 

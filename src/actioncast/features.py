@@ -3,6 +3,8 @@
 Nothing else in the package opens a feature file.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +52,7 @@ def read_header(path: Path) -> FeatureHeader:
                 else np.lib.format.read_array_header_2_0
             )
             shape, _, dtype = read(file)
-            expected = file.tell() + dtype.itemsize * int(np.prod(shape))
+            expected = file.tell() + dtype.itemsize * math.prod(shape)
     except FileNotFoundError:
         raise
     except (ValueError, OSError) as error:
@@ -63,9 +65,10 @@ def read_header(path: Path) -> FeatureHeader:
             f"{path} must hold one of {', '.join(DTYPES)}, got {dtype.name}; "
             "convert it with array.astype('float32')."
         )
-    if len(shape) != 2 or 0 in shape:
+    if len(shape) != 2 or min(shape) < 1:
         raise ValueError(
-            f"{path} must hold one (time, feature) or (feature, time) array, got shape {shape}."
+            f"{path} must hold one (time, feature) or (feature, time) array, got shape {shape}; "
+            "write one such array for each video."
         )
     if (found := path.stat().st_size) < expected:
         raise ValueError(
@@ -75,7 +78,11 @@ def read_header(path: Path) -> FeatureHeader:
 
 
 def time_axis(
-    path: Path, shape: tuple[int, int], num_frames: int, num_features: int | None = None
+    path: Path,
+    shape: tuple[int, int],
+    num_frames: int,
+    num_features: int | None = None,
+    usual_axis: int | None = None,
 ) -> int:
     """Tell which axis of a feature array is time, from the number of labelled frames.
 
@@ -83,10 +90,12 @@ def time_axis(
         path: The file, for the message.
         shape: The array's shape.
         num_frames: Frames that the video's labels name.
-        num_features: Width of a feature vector where it is known; settles square arrays.
+        num_features: Width of a feature vector where it is known.
+        usual_axis: The time axis of the other files where it is known; settles square arrays.
 
     Raises:
-        ValueError: Neither axis fits the labels (see `frame_tolerance`), or the width is wrong.
+        ValueError: Neither axis fits the labels (see `frame_tolerance`), both fit equally well, or
+            the width is wrong.
     """
     fits = [abs(size - num_frames) <= frame_tolerance(num_frames) for size in shape]
     if num_features is not None and any(fits):
@@ -95,7 +104,8 @@ def time_axis(
             axis = fits.index(True)
             raise ValueError(
                 f"{path} must hold vectors of width {num_features} as the other files do, "
-                f"got width {shape[1 - axis]} (shape {shape}, {num_frames} labelled frames)."
+                f"got width {shape[1 - axis]} (shape {shape}, {num_frames} labelled frames); "
+                "extract all features with the same backbone."
             )
         fits = wide
     if not any(fits):
@@ -103,6 +113,13 @@ def time_axis(
             f"{path} must have one axis of about {num_frames} steps, as many as its video has "
             f"labels, got shape {shape}; extract features at the labels' frame rate."
         )
+    if all(fits) and shape[0] == shape[1]:
+        if usual_axis is None:
+            raise ValueError(
+                f"{path} must tell time from features, got the square shape {shape} and no file "
+                "beside it that does; add a video of another length."
+            )
+        return usual_axis
     if all(fits):
         return min((0, 1), key=lambda axis: abs(shape[axis] - num_frames))
     return fits.index(True)
@@ -113,15 +130,20 @@ def frame_tolerance(num_frames: int) -> int:
     return min(max(8, num_frames // 50), num_frames // 2)
 
 
-def common_width(shapes: Sequence[tuple[int, int]], num_frames: Sequence[int]) -> int | None:
-    """The feature width that most files agree on, or None when none can tell their axes apart."""
-    votes: dict[int, int] = {}
+def common_layout(
+    shapes: Sequence[tuple[int, int]], num_frames: Sequence[int]
+) -> tuple[int | None, int | None]:
+    """Feature width and time axis of most files; None when none can tell its axes apart."""
+    widths, axes = Counter[int](), Counter[int]()
     for shape, frames in zip(shapes, num_frames, strict=True):
         fits = [abs(size - frames) <= frame_tolerance(frames) for size in shape]
         if fits[0] != fits[1]:
-            width = shape[1 - fits.index(True)]
-            votes[width] = votes.get(width, 0) + 1
-    return max(votes, key=lambda width: votes[width]) if votes else None
+            axis = fits.index(True)
+            widths[shape[1 - axis]] += 1
+            axes[axis] += 1
+    if not axes:
+        return None, None
+    return widths.most_common(1)[0][0], axes.most_common(1)[0][0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from actioncast.batches import ShuffledBatches, training_batches
+from actioncast.batches import ShuffledBatches, Variation, training_batches
 from actioncast.checkpoint import save_checkpoint
 from actioncast.data import Video
 from actioncast.evaluation import selection_score
@@ -235,7 +235,7 @@ def fit(
         config.stride,
         model.taxonomy,
         machine.num_workers,
-        config.warp,
+        Variation(config.warp, config.relabel),
     )
     selector = Selector(name, config, held, folder, run)
     callbacks: list[Callback] = [selector]

@@ -39,6 +39,9 @@ class TrainConfig:
     warp: float = 0.0
     """each segment of a training video is stretched by exp of a normal of this deviation, drawn
     anew each time it is shown; 0 shows videos as they are"""
+    relabel: float = 0.0
+    """share of a training video's segments that carry another label, in input and target alike,
+    drawn anew each time it is shown; for labels as input"""
     horizon_source: HorizonSource = HorizonSource.TRUE_LENGTH
     """who says how many frames to anticipate in training"""
     multiple: float = 4.0

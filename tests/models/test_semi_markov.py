@@ -211,6 +211,15 @@ def test_the_balance_that_forecasts_held_out_people_best_is_chosen():
     assert fitted(config, videos).chosen_balances.tolist() == [1.0, 1.0]
 
 
+def test_a_choice_is_scored_on_people_who_were_not_counted():
+    """What one person does after e and a misleads about the other; in-sample it would help."""
+    spellings = [("p", "e", "b")] * 4 + [("q", "e", "c")] * 5
+    spellings += [(person, "h", "b") for person in "rstuvw" for _ in range(2)]
+    videos = [video([(x, 10), ("a", 10), (y, 80)], person) for person, x, y in spellings]
+    config = SemiMarkovConfig(contexts=(2, 1), balances=(0.0,), observed_ratios=(0.15,))
+    assert fitted(config, videos).chosen_contexts.tolist() == [1, 1]
+
+
 def test_one_group_leaves_nothing_to_choose_from():
     config = SemiMarkovConfig(contexts=(1, 2), balances=(0.4, 0.0), observed_ratios=(0.15,))
     alone = [video([("e", 10), ("a", 10), ("b", 80)], "one person")] * 6

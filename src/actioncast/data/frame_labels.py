@@ -9,6 +9,7 @@ A folder holds
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Int
 
 from actioncast.data.base import Dataset, Split, Video
-from actioncast.features import FeatureFile, common_width, read_header, time_axis
+from actioncast.features import FeatureFile, common_layout, read_header, time_axis
 from actioncast.timeline import LabelSpace, Taxonomy, Timeline
 
 LAYOUT = "see docs/your_own_videos.md for the layout of a dataset folder"
@@ -73,7 +74,7 @@ def open_frame_labels(path: Path, rate: float | None = None) -> Dataset:
             f"{path} does not say its frame rate: {rate:g} frames per second assumed; "
             'say --rate, or write {"rate": ...} to its dataset.json.'
         )
-    if not rate > 0:
+    if not 0 < rate < math.inf:
         raise ValueError(f"rate must be a positive number of frames per second, got {rate}.")
     labels = _labels(path, about)
     frames = _ground_truth(path, labels)
@@ -108,21 +109,27 @@ def read_mapping(path: Path, background: Sequence[str] = ("background",)) -> Lab
         if not line.strip():
             continue
         index, name = [*line.split(None, 1), "", ""][:2]
-        if not index.isdigit() or not name.strip():
+        if not index.isdecimal() or not name.strip():
             raise ValueError(
                 f"{path}, line {number}: must be 'index name', for example '0 pour_milk', "
                 f"got {line.strip()!r}."
             )
         if int(index) in names:
-            raise ValueError(f"{path}, line {number}: index {index} stands there twice.")
+            raise ValueError(
+                f"{path}, line {number}: index {index} stands there twice; number actions from 0."
+            )
+        if name.strip() in names.values():
+            raise ValueError(
+                f"{path}, line {number}: action {name.strip()!r} stands there twice; take one out."
+            )
         names[int(index)] = name.strip()
     if sorted(names) != list(range(len(names))):
         raise ValueError(
             f"{path}: indices must run from 0 to {len(names) - 1} without gaps, "
-            f"got {', '.join(map(str, sorted(names)[:20]))}."
+            f"got {', '.join(map(str, sorted(names)[:20]))}; number the actions anew."
         )
     if not names:
-        raise ValueError(f"{path} must name at least one action, got an empty file.")
+        raise ValueError(f"{path} must name at least one action, got an empty file; {LAYOUT}.")
     ordered = tuple(names[i] for i in range(len(names)))
     return LabelSpace(ordered, frozenset(background) & set(ordered))
 
@@ -137,7 +144,10 @@ def read_frame_labels(path: Path, labels: LabelSpace) -> Int[np.ndarray, " time"
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise ValueError(f"{path} must hold one label a frame, got an empty file.")
+        raise ValueError(
+            f"{path} must hold one label a frame, got an empty file; annotate the video or take "
+            "the file out."
+        )
     index = {name: i for i, name in enumerate(labels.names)}
     frames = np.array([index.get(line, -1) for line in lines])
     for i in np.flatnonzero(frames < 0):
@@ -155,25 +165,33 @@ def _about(path: Path) -> dict[str, object]:
     if not file.exists():
         return {}
     try:
-        about = json.loads(file.read_text())
+        about = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{file} must be JSON, got {error}.") from None
+        raise ValueError(f'{file} must be JSON, for example {{"rate": 15}}, got {error}.') from None
     if not isinstance(about, dict) or (unknown := set(about) - {"name", "rate", "background"}):
         found = sorted(unknown) if isinstance(about, dict) else type(about).__name__
-        raise ValueError(f"{file} may hold name, rate and background, got {found}.")
+        raise ValueError(
+            f"{file} may hold name, rate and background, got {found}; take the rest out."
+        )
     return about
 
 
 def _number(file: Path, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{file}: rate must be frames per second as a number, got {value!r}.")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise ValueError(
+            f"{file}: rate must be a positive number of frames per second, got {value!r}; write "
+            'for example "rate": 15.'
+        )
     return float(value)
 
 
 def _labels(path: Path, about: Mapping[str, object]) -> LabelSpace:
     background = about.get("background", ["background"])
     if not isinstance(background, list):
-        raise ValueError(f"{path / 'dataset.json'}: background must be a list of names.")
+        raise ValueError(
+            f"{path / 'dataset.json'}: background must be a list of names, got {background!r}."
+        )
     file = path / "mapping.txt"
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist; {LAYOUT}.")
@@ -218,8 +236,7 @@ def _splits(path: Path, videos: Sequence[str], warnings: list[str]) -> dict[str,
 
 def _bundle(file: Path, videos: Sequence[str], warnings: list[str]) -> tuple[str, ...]:
     known, found = set(videos), []
-    text = file.read_text(encoding="utf-8-sig")
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_lines(file), 1):
         if not (entry := line.strip().rsplit("/", 1)[-1]):
             continue
         candidates = (entry, entry.removesuffix(".txt"), entry.split(".")[0])
@@ -231,7 +248,7 @@ def _bundle(file: Path, videos: Sequence[str], warnings: list[str]) -> tuple[str
             )
         found.append(video)
     if not found:
-        raise ValueError(f"{file} must name at least one video, got an empty list.")
+        raise ValueError(f"{file} must name at least one video, got none; write one a line.")
     if len(set(found)) < len(found):
         warnings.append(f"{file} names {len(found) - len(set(found))} videos twice; counted once.")
     return tuple(dict.fromkeys(found))
@@ -261,16 +278,16 @@ def _features(
         raise ValueError(f"{folder} must hold one .npy file a video, got none; {LAYOUT}.")
     if missing := sorted(set(lengths) - set(files)):
         raise FileNotFoundError(
-            f"{folder / missing[0]}.npy does not exist, nor do {len(missing) - 1} others; every "
-            "video of groundTruth/ needs its features."
+            f"{folder / missing[0]}.npy does not exist ({len(missing)} of {len(lengths)} videos "
+            "have no features); every video of groundTruth/ needs its features."
         )
     headers = {video: read_header(files[video]) for video in lengths}
-    width = common_width([headers[v].shape for v in lengths], list(lengths.values()))
+    width, usual = common_layout([headers[v].shape for v in lengths], list(lengths.values()))
     found: dict[str, FeatureFile] = {}
     longer = shorter = 0
     for video, num_frames in lengths.items():
         shape = headers[video].shape
-        axis = time_axis(files[video], shape, num_frames, width)
+        axis = time_axis(files[video], shape, num_frames, width, usual)
         longer += shape[axis] > num_frames
         shorter += shape[axis] < num_frames
         found[video] = FeatureFile(files[video], num_frames, axis, shape[1 - axis])
@@ -292,4 +309,6 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be a UTF-8 text file, got {error}.") from None
+        raise ValueError(
+            f"{path} must be a UTF-8 text file, got {error}; save it as UTF-8."
+        ) from None

@@ -3,12 +3,14 @@
 Bad input ends with one sentence on standard error and exit code 2, never a traceback.
 """
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -21,6 +23,7 @@ from actioncast.recipes import RECIPES, recipe
 from actioncast.runs import (
     ALL,
     Loaded,
+    checkpoints,
     evaluate_run,
     latest_run,
     load_run,
@@ -28,10 +31,11 @@ from actioncast.runs import (
     trained_protocol,
 )
 from actioncast.tables import result_table
-from actioncast.training import Machine, TrainConfig
+from actioncast.training import Machine, TrainConfig, is_first_process
 from actioncast.types import Task
 
 RUNS = Path("runs")
+ArgumentsT = TypeVar("ArgumentsT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +69,15 @@ class Evaluate:
     data: Path | None = None
     """where the data lies, if not where it lay in training"""
     split: str = ""
-    """the split, for a checkpoint that does not say"""
+    """the one split to score; names that of a checkpoint that does not say it"""
     task: Literal["all", "long_term", "segmentation"] = "all"
     """what to score: all is every task that the run was trained for"""
     horizon: HorizonSource | None = None
     """who says how many frames to anticipate; absent, as in training"""
-    multiple: float = 4.0
-    """horizon over observed frames, for observed_multiple"""
-    seconds: float = 300.0
-    """horizon for seconds"""
+    multiple: float | None = None
+    """horizon over observed frames, for observed_multiple; absent, as in training"""
+    seconds: float | None = None
+    """horizon for seconds; absent, as in training"""
     observed_ratios: tuple[float, ...] = (0.2, 0.3)
     """shares of the video seen"""
     horizon_ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
@@ -227,8 +231,10 @@ def train(arguments: Train, name: str) -> None:
         resume=arguments.resume,
         say=_warn,
     )
+    if not is_first_process():
+        return
     if arguments.json:
-        _print_json({"run": str(folder)})
+        _print_json({"run": str(folder), "checkpoints": checkpoints(folder)})
     else:
         print(f"trained {folder}; score it: actioncast evaluate {folder}")
 
@@ -272,7 +278,9 @@ def evaluate(arguments: Evaluate) -> None:
 
 
 def _file(folder: Path, key: str, arguments: Evaluate) -> str:
-    return key if arguments.out is None or len(arguments.run) < 2 else f"{folder.name}-{key}"
+    if arguments.out is None or len(arguments.run) < 2:
+        return key
+    return "-".join([*_end(folder, arguments.run).parts, key])
 
 
 def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm | Segmentation]:
@@ -289,8 +297,8 @@ def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm |
                 observed_ratios=arguments.observed_ratios,
                 horizon_ratios=arguments.horizon_ratios,
                 horizon_source=arguments.horizon or trained.horizon_source,
-                multiple=arguments.multiple,
-                seconds=arguments.seconds,
+                multiple=trained.multiple if arguments.multiple is None else arguments.multiple,
+                seconds=trained.seconds if arguments.seconds is None else arguments.seconds,
             )
         )
     if not chosen:
@@ -324,12 +332,16 @@ def compare(arguments: Compare) -> None:
 
 
 def _label(path: Path, paths: Sequence[Path]) -> str:
+    return str(_end(path, paths).with_suffix(""))
+
+
+def _end(path: Path, paths: Sequence[Path]) -> Path:
     """The shortest end of a path that tells it from the others."""
     for depth in range(1, len(path.parts) + 1):
         end = path.parts[-depth:]
         if sum(other.parts[-depth:] == end for other in paths) == 1:
-            return str(Path(*end).with_suffix(""))
-    return str(path)
+            return Path(*end)
+    return path
 
 
 def predict(arguments: Predict) -> None:
@@ -434,7 +446,7 @@ def _progress() -> Progress:
 
 
 def _warn(sentences: Sequence[str]) -> None:
-    for sentence in sentences:
+    for sentence in sentences if is_first_process() else ():
         print(f"note: {sentence}", file=sys.stderr)
 
 
@@ -452,6 +464,15 @@ VERBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "demo": (Demo, demo),
 }
 """Every verb but `train`, which has options of its own for each recipe."""
+
+
+STYLE = (
+    tyro.conf.EnumChoicesFromValues,
+    tyro.conf.DisallowNone,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.PositionalMetavarFromFieldName,
+)
+"""How options look: `--horizon seconds`, `--rate FLOAT`, `--json`, RUN."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -474,7 +495,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
-        print("\nactioncast: stopped; `train --resume` goes on.", file=sys.stderr)
+        goes_on = "; the same command with --resume goes on" if words[:1] == ["train"] else ""
+        print(f"\nactioncast: stopped{goes_on}.", file=sys.stderr)
         return 130
     return 0
 
@@ -493,7 +515,7 @@ def _run(words: list[str]) -> None:
     if verb not in VERBS:
         raise ValueError(f"unknown verb {verb!r}; the verbs are train, {', '.join(VERBS)}.")
     kind, function = VERBS[verb]
-    function(tyro.cli(kind, args=rest, prog=f"actioncast {verb}", description=kind.__doc__))
+    function(_parsed(kind, rest, verb))
 
 
 def _run_train(words: list[str]) -> None:
@@ -506,8 +528,36 @@ def _run_train(words: list[str]) -> None:
     name, rest = words[0], words[1:]
     if name.startswith("-"):
         raise ValueError(f"train takes the recipe first, got {name!r}: actioncast train RECIPE ...")
-    default = Train(config=recipe(name))
-    train(tyro.cli(Train, args=rest, prog=f"actioncast train {name}", default=default), name)
+    train(_parsed(Train, rest, f"train {name}", Train(config=recipe(name))), name)
+
+
+def _parsed(
+    kind: type[ArgumentsT], words: list[str], verb: str, default: ArgumentsT | None = None
+) -> ArgumentsT:
+    """The options of a verb.
+
+    Raises:
+        ValueError: An option is unknown or cannot be read; tyro would print a box instead.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                args=words,
+                prog=f"actioncast {verb}",
+                description=kind.__doc__,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=STYLE,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    # What stands in the box above its first rule: what is wrong.
+    lines = [line.strip("│╭╰╮╯ ") for line in said.getvalue().splitlines()[1:]]
+    end = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+    sentence = " ".join(" ".join(lines[:end]).split()).rstrip(".")
+    raise ValueError(f"{sentence}; see actioncast {verb} --help.")
 
 
 def _usage() -> str:

@@ -65,7 +65,9 @@ class CutVideos(Dataset[Sample]):
         """What an item asks; a whole video (ratio 1) asks for segmentation alone."""
         if item.observed_ratio >= 1:
             return Question(observed=video.num_frames)
-        return self.protocol.question(video.num_frames, item.observed_ratio, video.rate)
+        question = self.protocol.question(video.num_frames, item.observed_ratio, video.rate)
+        # A small share of a short video can be no frame at all, which no model learns from.
+        return replace(question, observed=max(1, question.observed))
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -107,7 +109,8 @@ class ShuffledBatches(Sampler[list[Item]]):
     def __iter__(self) -> Iterator[list[Item]]:
         batches = self.batches(self.epoch)
         rank, world = _place()
-        yield from batches[rank::world][: len(self)]
+        for i in range(len(self)):
+            yield batches[(i * world + rank) % len(batches)]
 
     def __len__(self) -> int:
         num_batches = -(-len(self.lengths) * len(self.ratios) // self.batch_size)
@@ -120,7 +123,8 @@ class ShuffledBatches(Sampler[list[Item]]):
         videos = np.repeat(np.arange(len(self.lengths)), len(self.ratios))
         ratios = np.tile(self.ratios, len(self.lengths))
         moved = ratios + rng.uniform(-self.jitter, self.jitter, len(ratios))
-        ratios = np.where(ratios < 1, np.clip(moved, 0.02, 0.98), ratios)
+        if self.jitter:
+            ratios = np.where(ratios < 1, np.clip(moved, 0.02, 0.98), ratios)
         seeds = rng.integers(2**31, size=len(videos))
         order = rng.permutation(len(videos))
         # Within a chunk of 16 batches items of like length stand together: less padding.

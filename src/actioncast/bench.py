@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 
 from actioncast.checkpoint import replace_file
+from actioncast.data import find_dataset
 from actioncast.passport import Result, read_result, require_comparable, write_result
 from actioncast.progress import Reporter
 from actioncast.protocols import HorizonSource, LongTerm
@@ -77,6 +78,8 @@ def bench_labels(
     Raises:
         ValueError, FileNotFoundError: A model or data set does not exist.
     """
+    for dataset in datasets:
+        find_dataset(dataset, data)
     jobs: list[Job] = []
     for dataset, model in product(datasets, models):
         one = Job(
@@ -97,11 +100,15 @@ def bench_labels(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as pool:
         pending = [pool.submit(run_job, job) for job in jobs]
-        for done, future in enumerate(as_completed(pending), 1):
-            for name, result in future.result().items():
-                found[name] = result
-                write_result(result, out / f"{name}.json")
-            reporter.say("bench", done, len(jobs), time.monotonic() - started)
+        try:
+            for done, future in enumerate(as_completed(pending), 1):
+                for name, result in future.result().items():
+                    found[name] = result
+                    write_result(result, out / f"{name}.json")
+                reporter.say("bench", done, len(jobs), time.monotonic() - started)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     reporter.close()
     return dict(sorted(found.items()))
 
@@ -125,7 +132,11 @@ def run_job(job: Job) -> dict[str, Result]:
         machine=Machine(accelerator="cpu", quiet=True),
         resume=True,
     )
-    loaded = load_run(folder, job.data)
+    loaded = [
+        one
+        for one in load_run(folder, job.data)
+        if ALL in job.splits or one.split in job.splits
+    ]
     return {
         f"{job.dataset}-{job.model}-{source}": evaluate_run(loaded, LongTerm(horizon_source=source))
         for source in job.horizons
@@ -161,10 +172,12 @@ def write_readme(results: Path, readme: Path) -> str:
             f"{results} holds no result file; make them with: actioncast bench labels."
         )
     found = {path.stem: read_result(path) for path in files}
+    if not readme.is_file():
+        raise FileNotFoundError(f"the README {readme} does not exist; say --readme PATH.")
     text = readme.read_text()
     begin, end = "<!-- bench labels -->", "<!-- end of bench labels -->"
     if begin not in text or end not in text:
-        raise ValueError(f"{readme} must hold the lines {begin} and {end}, got none.")
+        raise ValueError(f"{readme} must hold the lines {begin} and {end}, got one without.")
     tables_ = "\n\n".join(
         f"**{heading}**\n\n{table.markdown()}" for heading, table in _tables(found)
     )

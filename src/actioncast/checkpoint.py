@@ -26,6 +26,7 @@ from actioncast.timeline import LabelSpace, Taxonomy
 
 FORMAT = 1
 """Version of the folder's layout."""
+FILES = ("config.json", "labels.json", "model.safetensors")
 ConfigT = TypeVar("ConfigT")
 
 
@@ -49,6 +50,9 @@ def save_checkpoint(
         OSError: The disk is full or read-only; an older checkpoint is then untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # What kills left half written would fill the disk in time.
+    for rest in [path for file in FILES for path in folder.glob(f".{file}.*")]:
+        rest.unlink(missing_ok=True)
     about = {"format": FORMAT, "model": name, "config": to_json(config), "run": to_json(run)}
     tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     weights = serialise(tensors, {"format": "pt"})
@@ -74,10 +78,10 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"the checkpoint folder {folder} does not exist.")
-    for name in ("config.json", "labels.json", "model.safetensors"):
+    for name in FILES:
         if not (folder / name).exists():
             raise FileNotFoundError(
-                f"{folder} must hold config.json, labels.json and model.safetensors, {name} is "
+                f"{folder} must hold {', '.join(FILES)}, {name} is "
                 "missing; give a folder that `actioncast train` or `convert` wrote."
             )
     about = _object(folder / "config.json", {"format", "model", "config", "run"})
@@ -86,7 +90,7 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
             f"{folder / 'config.json'} must be of format {FORMAT}, got {about['format']}; it was "
             "written by another version of actioncast."
         )
-    if about["model"] not in MODELS:
+    if about["model"] not in tuple(MODELS):
         raise ValueError(
             f"{folder / 'config.json'}: unknown model {about['model']!r}; "
             f"the models are {', '.join(MODELS)}."
@@ -197,7 +201,7 @@ def _unknown_key(kind: Any, value: Any) -> str:
 
 def _object(path: Path, keys: set[str]) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} must be JSON, got {error}.") from None
     if not isinstance(value, dict) or set(value) != keys:
@@ -208,11 +212,16 @@ def _object(path: Path, keys: set[str]) -> dict[str, Any]:
 
 def _taxonomy(path: Path) -> Taxonomy:
     value = _object(path, {"primary", "heads"})
-    heads = {
-        head: LabelSpace(tuple(space["names"]), frozenset(space["background"]))
-        for head, space in value["heads"].items()
-    }
-    return Taxonomy(heads, value["primary"])
+    try:
+        heads = {
+            head: LabelSpace(tuple(space["names"]), frozenset(space["background"]))
+            for head, space in value["heads"].items()
+        }
+        return Taxonomy(heads, value["primary"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} must hold the label names of every head, got one that does not ({error})."
+        ) from None
 
 
 def read_official(path: Path, trust: bool = False) -> dict[str, Tensor]:
@@ -243,9 +252,12 @@ def read_official(path: Path, trust: bool = False) -> dict[str, Tensor]:
                 f"{path} holds more than tensors, and reading it could run any code in it; say "
                 "--trust if you know who made it."
             ) from None
-        raise ValueError(f"{path} must be a PyTorch checkpoint, got {error}.") from None
+        raise ValueError(
+            f"{path} must be a PyTorch checkpoint, got a file that does not open "
+            f"({type(error).__name__}: {error}); copy it again."
+        ) from None
     for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping | torch.nn.Module):
             loaded = loaded[key]
     if isinstance(loaded, torch.nn.Module):
         loaded = loaded.state_dict()

@@ -109,9 +109,10 @@ def score_long_term(
     else:
         total = {name: float(np.mean([cells[name] for cells in per_draw])) for name in per_draw[0]}
     total["mean"] = float(np.mean(list(total.values())))
+    chosen = np.max if combine == "best_of_samples" else np.mean
     rows = {
         video.id: {
-            name: float(np.mean([hits(f) for f in by_ratio[ratio][v]]))
+            name: float(chosen([hits(f) for f in by_ratio[ratio][v]]))
             for ratio in protocol.observed_ratios
             for beta in protocol.horizon_ratios
             for name, hits in [

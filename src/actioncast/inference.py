@@ -14,6 +14,7 @@ from actioncast.layers.decoding import hold_frames
 from actioncast.models.base import Anticipator
 from actioncast.progress import Progress, silent
 from actioncast.protocols.base import Question
+from actioncast.timeline import seconds_to_frames
 from actioncast.types import Observation, Prediction
 
 
@@ -68,6 +69,29 @@ def answers(
         for i, prediction in zip(batch, predictions, strict=True):
             video, question = asked[i]
             yield i, Answer(video=video, question=question, prediction=prediction)
+
+
+def forecast(
+    model: Anticipator, video: Video, *, now: float, horizon: float, stride: int = 1
+) -> Prediction:
+    """Show a model the first seconds of a video and ask for the next ones.
+
+    Args:
+        model: Any model.
+        video: With the features, or the labels, that the model reads.
+        now: Seconds seen.
+        horizon: Seconds to anticipate.
+        stride: Every how many frames the model reads one; as in its training.
+
+    Raises:
+        ValueError: Nothing is seen, or the video has no features.
+    """
+    seen = min(seconds_to_frames(now, video.rate), video.num_frames)
+    if seen < 1:
+        raise ValueError(f"now must leave a frame to see, got {now} s at {video.rate:g} frames/s.")
+    question = Question(observed=seen, horizon=seconds_to_frames(horizon, video.rate))
+    ((_, answer),) = answers(model, [(video, question)], InferenceConfig(stride=stride))
+    return answer.prediction
 
 
 @torch.inference_mode()

@@ -3,9 +3,12 @@
 The only file that imports lightning; models never do.
 """
 
+import csv
+import io
 import logging
 import math
 import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,21 +20,22 @@ import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from actioncast.batches import ShuffledBatches, Variation, training_batches
-from actioncast.checkpoint import save_checkpoint
+from actioncast.checkpoint import replace_file, save_checkpoint
 from actioncast.data import Video
 from actioncast.evaluation import selection_score
 from actioncast.models.base import Anticipator
 from actioncast.progress import Reporter
-from actioncast.training import Machine, TrainConfig
+from actioncast.training import RESUME, Machine, TrainConfig
 from actioncast.types import Observation, Target
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-RESUME = "resume.ckpt"
 
 
 class Training(lightning.LightningModule):
@@ -54,13 +58,16 @@ class Training(lightning.LightningModule):
         total = torch.stack(list(losses.values())).sum()
         logged = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(
-            {**logged, "train/loss": total.detach()},
+            {**logged, "train/loss": total.detach(), "lr": self._lr()},
             on_step=False,
             on_epoch=True,
             batch_size=len(x),
             sync_dist=self.trainer.world_size > 1,
         )
         return total
+
+    def _lr(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def transfer_batch_to_device(
         self,
@@ -102,18 +109,53 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any = None,  # noqa: ARG002
     ) -> None:
-        """Write beside, flush, rename."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Serialise in memory: torch hides a full disk behind an error of its own."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace_file(Path(path), content.getvalue())
+
+
+class MetricsFile(Logger):
+    """Metrics as CSV, one row an epoch; a resumed run goes on with the rows it has.
+
+    Lightning's own logger deletes them.
+    """
+
+    def __init__(self, path: Path, epochs_done: int) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: dict[int, dict[str, Any]] = {}
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = {int(row["epoch"]): dict(row) for row in csv.DictReader(file)}
+            self.rows = {epoch: row for epoch, row in rows.items() if epoch < epochs_done}
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """None."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """They stand in the checkpoint."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add to the row of an epoch and write the file."""
+        epoch = int(metrics["epoch"])
+        row = {"epoch": epoch, "step": step, **self.rows.get(epoch, {})}
+        self.rows[epoch] = row | {k: v for k, v in metrics.items() if k != "epoch"}
+        columns = dict.fromkeys(name for row in self.rows.values() for name in row)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(columns))
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        replace_file(self.path, text.getvalue().encode())
 
 
 class Selector(Callback):
@@ -144,19 +186,22 @@ class Selector(Callback):
         if due and trainer.is_global_zero:
             score = selection_score(module.model, self.held, self.config)
             module.train()
+            # The step of what lightning logs of this epoch.
+            step = trainer.global_step - 1
             for logger in trainer.loggers:
-                logger.log_metrics({"validation/score": score}, step=trainer.global_step)
-            if score > self.best:
+                logger.log_metrics({"validation/score": score, "epoch": epoch}, step=step)
+            if score > self.best or self.best_epoch < 0:
                 self.best, self.best_epoch = score, epoch
-                self._save(module, "best")
+                self._save(module, "best", {"epoch": epoch, "score": score})
         if last and trainer.is_global_zero:
-            self._save(module, "last")
             if self.config.selection == "last":
-                self._save(module, "best")
+                self._save(module, "best", {"epoch": epoch})
+            self._save(module, "last", {"epoch": epoch})
         trainer.strategy.barrier("selection")
 
-    def _save(self, module: Training, folder: str) -> None:
-        save_checkpoint(self.folder / folder, self.name, module.model, self.config.model, self.run)
+    def _save(self, module: Training, folder: str, chosen: Mapping[str, Any]) -> None:
+        run = {**self.run, **chosen}
+        save_checkpoint(self.folder / folder, self.name, module.model, self.config.model, run)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
@@ -219,15 +264,31 @@ def fit(
     machine: Machine,
     run: Mapping[str, Any],
 ) -> None:
-    """Train; resume from the folder's last complete epoch if there is one."""
+    """Train; resume from the folder's last complete epoch if there is one.
+
+    Raises:
+        ValueError: Nothing can be held out, there are fewer batches than devices, or the state to
+            resume from cannot be read.
+        KeyboardInterrupt: The user stopped it.
+    """
     if config.selection != "last" and not held:
         raise ValueError(
             f"selection on {config.selection} needs videos held out, got none: with so few videos "
             "or groups say --selection last."
         )
+    resume = folder / RESUME
+    done = epochs_done(resume)
     sampler = ShuffledBatches(
         videos, config.observed_ratios, config.ratio_jitter, config.batch_size, config.seed
     )
+    devices, nodes = _processes(machine)
+    if (found := len(sampler.batches(0))) < devices * nodes:
+        raise ValueError(
+            f"{found} batches an epoch cannot be shared by {devices * nodes} devices; lower "
+            "--batch-size or --devices."
+        )
+    # Workers ask for the first batches before the trainer tells the epoch.
+    sampler.set_epoch(done)
     batches = training_batches(
         videos,
         sampler,
@@ -252,30 +313,60 @@ def fit(
             enable_version_counter=False,
         )
     )
+    loggers = [MetricsFile(folder / "logs" / "metrics.csv", done)]
+    loggers += [TensorBoardLogger(folder, "logs", "")]
     with quiet():
-        trainer = _trainer(config, folder, machine, callbacks)
-    resume = folder / RESUME
-    with torch.random.fork_rng(), quiet():
+        trainer = _trainer(config, machine, callbacks, loggers)
+    with torch.random.fork_rng(), quiet(), _interruptible():
         trainer.fit(
             Training(model, config),
             batches,
-            ckpt_path=resume if resume.exists() else None,
+            ckpt_path=resume if done else None,
             weights_only=True,
         )
 
 
+def epochs_done(resume: Path) -> int:
+    """Complete epochs of a run that was stopped.
+
+    Raises:
+        ValueError: The file is broken, or holds code, which is never run.
+    """
+    if not resume.exists():
+        return 0
+    try:
+        return int(torch.load(resume, map_location="cpu", weights_only=True)["epoch"]) + 1
+    except OSError:
+        raise
+    except Exception:
+        raise ValueError(
+            f"{resume} must be the state that training wrote to go on from, got a file that is "
+            "broken or holds code (none of it was run); take it away to train from the start."
+        ) from None
+
+
+def _processes(machine: Machine) -> tuple[int, int]:
+    """Processes on each node, and nodes; torchrun knows both."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return machine.devices, 1
+    devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    return devices, int(os.environ["WORLD_SIZE"]) // devices
+
+
 def _trainer(
-    config: TrainConfig, folder: Path, machine: Machine, callbacks: list[Callback]
+    config: TrainConfig, machine: Machine, callbacks: list[Callback], loggers: list[Logger]
 ) -> lightning.Trainer:
+    devices, nodes = _processes(machine)
     return lightning.Trainer(
         accelerator=machine.accelerator,
-        devices=machine.devices,
-        strategy="ddp_find_unused_parameters_true" if machine.devices > 1 else "auto",
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp_find_unused_parameters_true" if devices * nodes > 1 else "auto",
         precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip or None,
-        logger=[CSVLogger(folder, "logs", ""), TensorBoardLogger(folder, "logs", "")],
+        logger=loggers,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
@@ -285,6 +376,22 @@ def _trainer(
         log_every_n_steps=1,
         deterministic="warn",
     )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Hand Ctrl-C and what a data worker raised on as they were; lightning and torch wrap them."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+    except ValueError as error:
+        if "Original Traceback" not in str(error):
+            raise
+        sentence = str(error).rstrip().rsplit("\nValueError: ", 1)[-1]
+        raise ValueError(sentence) from None
 
 
 @contextmanager

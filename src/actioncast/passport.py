@@ -90,10 +90,19 @@ def read_result(path: Path) -> Result:
     if not path.is_file():
         raise FileNotFoundError(f"the result file {path} does not exist.")
     try:
-        value: Any = json.loads(path.read_text())
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} must be a result file in JSON, got {error}.") from None
-    return from_json(Result, value, str(path))
+        raise ValueError(
+            f"{path} must be a result file in JSON, got {error}; give a file that "
+            "`actioncast evaluate` wrote."
+        ) from None
+    result = from_json(Result, value, str(path))
+    if result.format != FORMAT:
+        raise ValueError(
+            f"{path} must be of format {FORMAT}, got {result.format}; it was written by another "
+            "version of actioncast."
+        )
+    return result
 
 
 def differences(passports: Sequence[Passport]) -> dict[str, list[str]]:

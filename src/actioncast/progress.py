@@ -1,5 +1,6 @@
 """Progress with remaining time: a bar on a terminal, a line now and then elsewhere."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,7 +58,9 @@ class Reporter:
         bar = "#" * filled + "." * (width - filled)
         line = f"{what} [{bar}] {done}/{total}, {clock_time(left)} left{more}"
         if self.live:
-            self.stream.write(f"\r\x1b[2K{line[:110]}")
+            # A line that wraps could not be rewritten.
+            columns = shutil.get_terminal_size().columns - 1
+            self.stream.write(f"\r\x1b[2K{line[:columns]}")
         else:
             self.stream.write(f"{line}\n")
         self.stream.flush()

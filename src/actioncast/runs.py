@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from actioncast.checkpoint import Checkpoint, load_checkpoint
 from actioncast.data import Dataset, LabelInput, find_dataset, open_dataset
 from actioncast.evaluation import (
@@ -22,7 +24,15 @@ from actioncast.inference import InferenceConfig
 from actioncast.passport import Passport, Result
 from actioncast.progress import Progress, silent
 from actioncast.protocols import HorizonSource, LongTerm, Segmentation
-from actioncast.training import Machine, TrainConfig, commit, prepare, train_split
+from actioncast.training import (
+    Machine,
+    TrainConfig,
+    commit,
+    holds_training,
+    is_first_process,
+    prepare,
+    train_split,
+)
 
 ALL = "all"
 
@@ -50,16 +60,22 @@ def train_run(
         splits: Names of splits, or `all`.
         machine: Where to train.
         resume: Go on with what the folder holds; otherwise a folder that holds a run is refused.
-        say: Told what was found odd in the data.
+        say: Told what was found odd.
 
     Raises:
         ValueError, FileNotFoundError: Data and recipe do not fit, or the folder holds a run.
     """
+    machine = machine or Machine()
+    machine.require()
     dataset = open_dataset(config.dataset if _is_named(config, data) else "", data, rate)
-    names = tuple(dataset.splits) if ALL in splits else tuple(splits)
+    names = tuple(dataset.splits) if ALL in splits else tuple(dict.fromkeys(splits))
     for name in names:
         dataset.split(name)
-    if folder.exists() and any(folder.glob("split*")) and not resume:
+    begun = any(holds_training(path) for path in folder.glob("split*"))
+    if resume and not begun:
+        say([f"{folder} holds no run to go on with: training starts from the beginning."])
+    # The other processes of a DDP run come when the first has begun.
+    if begun and not resume and is_first_process():
         raise ValueError(
             f"{folder} already holds a run; say --resume to go on with it, or another --out or "
             "--name to start a new one."
@@ -73,7 +89,7 @@ def train_run(
             dataset,
             name,
             folder / f"split{name}",
-            machine or Machine(),
+            machine,
             recipe=recipe,
             data=at,
         )
@@ -162,26 +178,48 @@ def load_run(
     Args:
         folder: A run, one split of it, or a checkpoint.
         data: Where the data lies; absent, where it lay in training.
-        split: The split to score, for a checkpoint that does not say.
+        split: The one split to load; names that of a checkpoint that does not say it.
         device: Where the models go.
 
     Raises:
-        ValueError: Checkpoint and data do not belong together.
+        ValueError: Checkpoint and data do not belong together, or the run has no such split.
     """
     loaded: list[Loaded] = []
     dataset: Dataset | None = None
-    for checkpoint_folder in checkpoints(folder).values():
-        checkpoint = load_checkpoint(checkpoint_folder, device)
+    for checkpoint in load_checkpoints(folder, split, device):
         if dataset is None:
             dataset = _dataset_of(checkpoint, data)
-        loaded.append(
-            Loaded(
-                checkpoint=checkpoint,
-                dataset=dataset,
-                split=split or str(checkpoint.run.get("split", "")),
-            )
-        )
+        own = str(checkpoint.run.get("split", "")) or split
+        loaded.append(Loaded(checkpoint=checkpoint, dataset=dataset, split=own))
     return loaded
+
+
+def load_checkpoints(folder: Path, split: str = "", device: str = "cpu") -> list[Checkpoint]:
+    """Load the checkpoints of a run, or that of one split.
+
+    Raises:
+        ValueError: The run has no such split, or the device cannot be used.
+    """
+    require_device(device)
+    found = {path: load_checkpoint(path, device) for path in checkpoints(folder).values()}
+    splits = {path: str(checkpoint.run.get("split", "")) for path, checkpoint in found.items()}
+    chosen = [found[path] for path, own in splits.items() if not split or own in ("", split)]
+    if not chosen:
+        raise ValueError(
+            f"{folder} was trained on split {', '.join(splits.values())}, got --split {split}."
+        )
+    return chosen
+
+
+def require_device(device: str) -> None:
+    """Raise a ValueError where PyTorch cannot use a device."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device must be one that PyTorch can use here, such as cpu, got {device!r} ({reason})."
+        ) from None
 
 
 def _dataset_of(checkpoint: Checkpoint, data: Path | None) -> Dataset:

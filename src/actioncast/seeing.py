@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from actioncast.checkpoint import load_checkpoint
 from actioncast.data import Dataset, Video
 from actioncast.data.frame_labels import read_frame_labels
 from actioncast.features import FeatureArray, FeatureFile, LabelFeatures, read_header
@@ -15,7 +14,7 @@ from actioncast.inference import answers
 from actioncast.plotting import SUFFIXES as PICTURES
 from actioncast.plotting import TimelineRow, draw_timelines
 from actioncast.protocols import Question
-from actioncast.runs import Loaded, checkpoints, load_run, trained_protocol
+from actioncast.runs import Loaded, load_checkpoints, load_run, trained_protocol
 from actioncast.timeline import LabelSpace, Timeline, seconds_to_frames
 from actioncast.timeline_files import SUFFIXES as FILES
 from actioncast.timeline_files import write_timeline
@@ -136,13 +135,15 @@ def forecast_input(
     Raises:
         ValueError, FileNotFoundError: Input and checkpoint do not fit.
     """
+    if min(now, horizon, rate) < 0:
+        raise ValueError(
+            f"now, horizon and rate must be 0 or more, got {now:g}, {horizon:g} and {rate:g}."
+        )
     name = run.name
     if Path(source).suffix not in (".npy", ".txt"):
         loaded = load_run(run, data, split, device)
-        one = next((x for x in loaded if x.split == split), None) if split else None
-        if one is None:
-            tested = [x for x in loaded if x.split and source in x.dataset.split(x.split).test]
-            one = tested[0] if tested else loaded[0]
+        tested = [x for x in loaded if x.split and source in x.dataset.split(x.split).test]
+        one = tested[0] if tested else loaded[0]
         if source not in one.dataset.videos:
             raise ValueError(
                 f"the input must be a .npy file of features, a .txt file of labels, or a video of "
@@ -153,8 +154,7 @@ def forecast_input(
         question = _asked(question, video, now, horizon)
         forecast = forecast_video(one, video, question, name)
         return replace(forecast, truth=video.timeline)
-    found = checkpoints(run)
-    checkpoint = load_checkpoint(found.get(split) or next(iter(found.values())), device)
+    checkpoint = load_checkpoints(run, split, device)[0]
     labels = checkpoint.model.taxonomy.labels
     rate = rate or float(checkpoint.run["rate"])
     video = _own_video(Path(source), checkpoint.run["training"]["input"], checkpoint.model, rate)

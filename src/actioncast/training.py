@@ -1,6 +1,9 @@
 """Training: one LightningModule around any model, and what a run writes to disk."""
 
+import json
+import os
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +13,17 @@ import torch
 import tyro
 
 from actioncast import __version__
-from actioncast.checkpoint import save_checkpoint, to_json
+from actioncast.checkpoint import json_bytes, replace_file, save_checkpoint, to_json
 from actioncast.data import Dataset, LabelInput, Video, inner_split
 from actioncast.models import MODELS, ModelConfig
 from actioncast.models.base import Anticipator, CountingAnticipator
 from actioncast.models.futr import FUTRConfig
 from actioncast.protocols import HorizonSource, LongTerm
+
+RESUME = "resume.ckpt"
+"""The state after the last complete epoch, in the folder of a split's run."""
+PLAN = "training.json"
+"""What that run depends on, beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +61,7 @@ class TrainConfig:
     batch_size: int = 16
     """items in a batch"""
     accumulate: int = 1
-    """batches whose gradients are summed before a step"""
+    """batches whose gradients are averaged before a step"""
     lr: float = 1e-3
     """peak learning rate of AdamW"""
     weight_decay: float = 5e-3
@@ -109,16 +117,39 @@ class TrainConfig:
 class Machine:
     """Where training runs; changes its speed, not what is learned (precision apart)."""
 
-    accelerator: str = "auto"
-    """cpu, gpu, or auto"""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto is a GPU where there is one"""
     devices: int = 1
-    """processes of DDP, one a device"""
+    """processes of DDP, one a device; torchrun says it itself"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """of activations; weights stay float32"""
     num_workers: int = 0
     """processes that read data"""
     quiet: bool = False
     """print no progress"""
+
+    def __post_init__(self) -> None:
+        if self.devices < 1 or self.num_workers < 0:
+            raise ValueError(
+                "devices must be at least 1 and num_workers at least 0, got "
+                f"{self.devices} and {self.num_workers}."
+            )
+
+    def require(self) -> None:
+        """Raise a ValueError where this machine is not as asked."""
+        found = max(torch.cuda.device_count(), int(torch.backends.mps.is_available()))
+        if self.accelerator == "gpu" and not found:
+            raise ValueError(
+                "accelerator gpu needs a GPU that PyTorch can use, got none; say --accelerator cpu."
+            )
+        on_cpu = self.accelerator == "cpu" or not found
+        if self.precision == "fp16" and on_cpu:
+            raise ValueError("precision fp16 needs a GPU, got a CPU; say --precision bf16 or fp32.")
+        if not on_cpu and self.devices > found:
+            raise ValueError(
+                f"devices must be at most {found}, the GPUs that PyTorch can use, got "
+                f"{self.devices}; say --accelerator cpu to train on the CPU."
+            )
 
 
 def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:
@@ -167,6 +198,8 @@ def train_split(
 ) -> Path:
     """Train on one split, leave `best/` and `last/` in a folder; goes on where a kill stopped it.
 
+    A run that is finished is left as it is.
+
     Args:
         config: The recipe, after `prepare`.
         dataset: The data, after `prepare`.
@@ -178,6 +211,9 @@ def train_split(
 
     Returns:
         The folder of the selected checkpoint.
+
+    Raises:
+        ValueError: The folder holds a run with other values, or nothing can be held out.
     """
     parts = dataset.split(split)
     videos = dataset.select(parts.train)
@@ -187,6 +223,11 @@ def train_split(
     elif config.selection == "test":
         held = dataset.select(parts.test)
     model = build(config, dataset)
+    begin(folder, config, dataset)
+    counts = isinstance(model, CountingAnticipator)
+    # `last/` is the last thing that a training writes.
+    if (folder / ("best" if counts else "last") / "config.json").exists():
+        return folder / "best"
     run = describe(config, dataset, split, recipe, data, [v.id for v in held])
     name = model_name(config.model)
     if isinstance(model, CountingAnticipator):
@@ -198,6 +239,53 @@ def train_split(
 
     fit(model, name, config, videos, held, folder, machine, run)
     return folder / "best"
+
+
+def begin(folder: Path, config: TrainConfig, dataset: Dataset) -> None:
+    """Write down what a run depends on, or check that it is what the run was begun with.
+
+    Raises:
+        ValueError: Names the values that differ.
+    """
+    plan = json.loads(json_bytes({**to_json(config), "data": dataset.fingerprint()}))
+    file = folder / PLAN
+    if not holds_training(folder) or not file.exists():
+        if is_first_process():
+            replace_file(file, json_bytes(plan))
+        return
+    try:
+        begun = dict(_flat(json.loads(file.read_text())))
+    except (ValueError, AttributeError):
+        raise ValueError(f"{file} must be JSON as training writes it; take it away.") from None
+    asked = dict(_flat(plan))
+    changed = [
+        f"{name} was {begun.get(name, 'absent')} and is {asked.get(name, 'absent')}"
+        for name in {**begun, **asked}
+        if begun.get(name) != asked.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} was begun with other values ({', '.join(changed)}); go on with the same "
+            "ones, or start a new run under another --name."
+        )
+
+
+def holds_training(folder: Path) -> bool:
+    """Whether a split's folder holds a checkpoint, or a state to go on from."""
+    return (folder / RESUME).exists() or (folder / "best" / "config.json").exists()
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a DDP run that writes and prints, or the only one."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK"))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
 
 
 def describe(

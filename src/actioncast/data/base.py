@@ -121,8 +121,10 @@ class Dataset:
         )
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change with any label, name, rate or split."""
-        digest = hashlib.sha256(repr((self.taxonomy.labels.names, self.rate)).encode())
+        """Sixteen hex digits that change with any label, name, rate, background or split."""
+        labels = self.taxonomy.labels
+        about = (labels.names, self.rate, *sorted(labels.background))
+        digest = hashlib.sha256(repr(about).encode())
         for name in sorted(self.videos):
             frames = self.videos[name].frames()
             digest.update(f"{name}:{len(frames)}:".encode())

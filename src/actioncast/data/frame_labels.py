@@ -177,13 +177,13 @@ def _about(path: Path) -> dict[str, object]:
 
 
 def _number(file: Path, value: object) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
+    rate = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if not 0 < rate < math.inf:
         raise ValueError(
             f"{file}: rate must be a positive number of frames per second, got {value!r}; write "
             'for example "rate": 15.'
         )
-    return float(value)
+    return float(rate)
 
 
 def _labels(path: Path, about: Mapping[str, object]) -> LabelSpace:
@@ -195,7 +195,13 @@ def _labels(path: Path, about: Mapping[str, object]) -> LabelSpace:
     file = path / "mapping.txt"
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist; {LAYOUT}.")
-    return read_mapping(file, [str(name) for name in background])
+    labels = read_mapping(file, [str(name) for name in background])
+    if "background" in about and (unknown := set(background) - labels.background):
+        raise ValueError(
+            f"{path / 'dataset.json'}: background must name actions of mapping.txt, got "
+            f"{', '.join(map(repr, sorted(map(str, unknown))))}; spell them as it does."
+        )
+    return labels
 
 
 def _ground_truth(path: Path, labels: LabelSpace) -> dict[str, Int[np.ndarray, " time"]]:

@@ -1,27 +1,5 @@
 """Scores of what a model said against what happened: pure functions of NumPy arrays."""
 
-from actioncast.metrics.anticipation import (
-    HORIZON_RATIOS,
-    EditDistances,
-    LongTermCell,
-    SubsetRecall,
-    action_ids,
-    action_probs_of_pairs,
-    class_mean_recall,
-    edit_at_z,
-    future_window,
-    in_ranked,
-    in_top_k,
-    long_term_scores,
-    marginalise,
-    mean_over_classes,
-    moc,
-    moc_counts,
-    rank_pairs,
-    subset_recall,
-    tail_actions,
-    top_k_accuracy,
-)
 from actioncast.metrics.calibration import (
     ReliabilityBins,
     brier_score,
@@ -40,12 +18,34 @@ from actioncast.metrics.detection import (
     smooth,
     switch_cliff_diving,
 )
+from actioncast.metrics.edit_distance import EditDistances, edit_at_z
+from actioncast.metrics.long_term import (
+    HORIZON_RATIOS,
+    LongTermCell,
+    future_window,
+    long_term_scores,
+    moc,
+    moc_counts,
+)
+from actioncast.metrics.recall import (
+    SubsetRecall,
+    action_ids,
+    action_probs_of_pairs,
+    class_mean_recall,
+    in_ranked,
+    in_top_k,
+    marginalise,
+    mean_over_classes,
+    rank_pairs,
+    subset_recall,
+    tail_actions,
+    top_k_accuracy,
+)
+from actioncast.metrics.segment_edit import edit, edit_score
 from actioncast.metrics.segmentation import (
     OVERLAPS,
     F1Counts,
     SegmentationScores,
-    edit,
-    edit_score,
     f1,
     f1_counts,
     mof,

@@ -4,8 +4,8 @@ The edit score and F1@overlap are those of Lea et al. (https://arxiv.org/abs/161
 that MS-TCN made common (https://arxiv.org/abs/1903.01945): a segment is a maximal run of one label,
 runs of a background label are dropped, every frame counts for the accuracy.
 
-All videos are scored at once. Two runs of different videos never meet, so the videos are laid end
-to end; the pieces between neighbouring cuts of either side are the overlapping pairs of runs.
+All videos are scored at once, laid end to end; the pieces between neighbouring cuts of either side
+are the overlapping pairs of runs.
 
 Differs from the evaluation scripts:
 
@@ -18,10 +18,12 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
+
+from actioncast.metrics.segment_edit import video_edit_scores
+from actioncast.metrics.segment_runs import Runs, joined, runs_of
 
 OVERLAPS = (0.1, 0.25, 0.5)
-_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +64,6 @@ class SegmentationScores:
         return float(np.mean([self.mof, self.edit, *self.f1]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """Maximal runs of one label in videos laid end to end; `kept` leaves out background."""
-
-    starts_run: Bool[np.ndarray, " time"]
-    start: Int[np.ndarray, " run"]
-    end: Int[np.ndarray, " run"]
-    label: Int[np.ndarray, " run"]
-    video: Int[np.ndarray, " run"]
-    kept: Bool[np.ndarray, " run"]
-
-
 def segmentation_scores(
     predicted: Sequence[Int[np.ndarray, " _"]],
     truth: Sequence[Int[np.ndarray, " _"]],
@@ -94,12 +84,12 @@ def segmentation_scores(
     Raises:
         ValueError: The videos do not correspond, or a video has no frames.
     """
-    predicted_frames, true_frames, bounds = _joined(predicted, truth)
+    predicted_frames, true_frames, bounds = joined(predicted, truth)
     video_mof = _video_mof(predicted_frames, true_frames, bounds)
-    predicted_runs = _runs(predicted_frames, bounds, background)
-    true_runs = _runs(true_frames, bounds, background)
+    predicted_runs = runs_of(predicted_frames, bounds, background)
+    true_runs = runs_of(true_frames, bounds, background)
     num_videos = len(predicted)
-    video_edit = _edit_scores(predicted_runs, true_runs, num_videos)
+    video_edit = video_edit_scores(predicted_runs, true_runs, num_videos)
     counts = _f1_counts(
         predicted_runs, true_runs, bounds, overlaps, legacy_last_segment=legacy_last_segment
     )
@@ -118,32 +108,10 @@ def mof(
     predicted: Sequence[Int[np.ndarray, " _"]], truth: Sequence[Int[np.ndarray, " _"]]
 ) -> float:
     """Percentage of correct frames over all videos together, background included."""
-    predicted_frames, true_frames, _ = _joined(predicted, truth)
+    predicted_frames, true_frames, _ = joined(predicted, truth)
     if not len(true_frames):
         raise ValueError("mof must have at least one frame, got none: pass videos with labels.")
     return 100.0 * np.count_nonzero(predicted_frames == true_frames) / len(true_frames)
-
-
-def edit_score(
-    predicted: Int[np.ndarray, " _"],
-    truth: Int[np.ndarray, " _"],
-    background: Set[int] = frozenset(),
-) -> float:
-    """Agreement in percent of the two orders of segments of one video, whatever their durations."""
-    return edit([predicted], [truth], background=background)
-
-
-def edit(
-    predicted: Sequence[Int[np.ndarray, " _"]],
-    truth: Sequence[Int[np.ndarray, " _"]],
-    *,
-    background: Set[int] = frozenset(),
-) -> float:
-    """Mean of `edit_score` over the videos."""
-    predicted_frames, true_frames, bounds = _joined(predicted, truth)
-    predicted_runs = _runs(predicted_frames, bounds, background)
-    true_runs = _runs(true_frames, bounds, background)
-    return float(_edit_scores(predicted_runs, true_runs, len(predicted)).mean())
 
 
 def f1_counts(
@@ -155,9 +123,9 @@ def f1_counts(
     legacy_last_segment: bool = False,
 ) -> F1Counts:
     """Count matched segments: each prediction may claim only the true segment it overlaps most."""
-    predicted_frames, true_frames, bounds = _joined(predicted, truth)
-    predicted_runs = _runs(predicted_frames, bounds, background)
-    true_runs = _runs(true_frames, bounds, background)
+    predicted_frames, true_frames, bounds = joined(predicted, truth)
+    predicted_runs = runs_of(predicted_frames, bounds, background)
+    true_runs = runs_of(true_frames, bounds, background)
     return _f1_counts(
         predicted_runs, true_runs, bounds, overlaps, legacy_last_segment=legacy_last_segment
     )
@@ -181,54 +149,6 @@ def f1(
     ).f1
 
 
-def _joined(
-    predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray]
-) -> tuple[Int[np.ndarray, " time"], Int[np.ndarray, " time"], Int[np.ndarray, " bound"]]:
-    """Lay the videos end to end; video v has the frames bounds[v] to bounds[v + 1]."""
-    if not len(truth) or len(predicted) != len(truth):
-        raise ValueError(
-            "predicted and truth must hold the same videos, at least one, got "
-            f"{len(predicted)} and {len(truth)}: pass one array of labels for each video."
-        )
-    for video, (labels, true_labels) in enumerate(zip(predicted, truth, strict=True)):
-        for name, array in (("predicted", labels), ("true", true_labels)):
-            if array.dtype.kind not in "iu" or array.ndim != 1:
-                raise ValueError(
-                    f"{name} labels of video {video} must be integers along one axis, got "
-                    f"{array.dtype} of shape {array.shape}: map names to label ids first."
-                )
-        if len(labels) != len(true_labels):
-            raise ValueError(
-                f"video {video} must have one predicted label for each true one, got {len(labels)} "
-                f"and {len(true_labels)}: bring the prediction to the rate of the labels first."
-            )
-    bounds = np.cumsum([0, *map(len, truth)])
-    # Unsigned and signed ids together would otherwise become floats.
-    return (
-        np.concatenate(predicted, dtype=np.int64),
-        np.concatenate(truth, dtype=np.int64),
-        bounds,
-    )
-
-
-def _runs(
-    frames: Int[np.ndarray, " time"], bounds: Int[np.ndarray, " bound"], background: Set[int]
-) -> _Runs:
-    starts_run = np.empty(len(frames), dtype=bool)
-    np.not_equal(frames[1:], frames[:-1], out=starts_run[1:])
-    starts_run[bounds[:-1][bounds[:-1] < len(frames)]] = True
-    start = np.flatnonzero(starts_run)
-    label = frames[start]
-    return _Runs(
-        starts_run=starts_run,
-        start=start,
-        end=np.append(start[1:], len(frames))[: len(start)],
-        label=label,
-        video=np.searchsorted(bounds, start, side="right") - 1,
-        kept=~np.isin(label, list(background)),
-    )
-
-
 def _video_mof(
     predicted: Int[np.ndarray, " time"],
     truth: Int[np.ndarray, " time"],
@@ -243,62 +163,9 @@ def _video_mof(
     return 100.0 * np.add.reduceat(predicted == truth, bounds[:-1], dtype=np.int64) / num_frames
 
 
-def _edit_scores(predicted: _Runs, truth: _Runs, num_videos: int) -> Float[np.ndarray, " video"]:
-    num_predicted = np.bincount(predicted.video[predicted.kept], minlength=num_videos)
-    num_true = np.bincount(truth.video[truth.kept], minlength=num_videos)
-    predicted_labels, true_labels = predicted.label[predicted.kept], truth.label[truth.kept]
-    longer = np.maximum(num_predicted, num_true)
-    distance = longer.copy()
-    both = np.flatnonzero((num_predicted > 0) & (num_true > 0))
-    by_length = both[np.argsort(num_predicted[both], kind="stable")]
-    for first in range(0, len(by_length), _BLOCK):
-        block = by_length[first : first + _BLOCK]
-        block = block[np.argsort(-num_true[block], kind="stable")]
-        distance[block] = _edit_distances(
-            _padded(true_labels, num_true, block),
-            _padded(predicted_labels, num_predicted, block),
-            num_true[block],
-            num_predicted[block],
-        )
-    return 100.0 * (1.0 - distance / np.maximum(longer, 1))
-
-
-def _padded(
-    labels: Int[np.ndarray, " segment"],
-    num_segments: Int[np.ndarray, " video"],
-    block: Int[np.ndarray, " member"],
-) -> Int[np.ndarray, "member position"]:
-    """One row of labels for each video of the block; what follows its last one is arbitrary."""
-    first = (np.cumsum(num_segments) - num_segments)[block]
-    position = first[:, None] + np.arange(num_segments[block].max())
-    return labels[np.minimum(position, len(labels) - 1)]
-
-
-def _edit_distances(
-    rows: Int[np.ndarray, "video row"],
-    columns: Int[np.ndarray, "video column"],
-    num_rows: Int[np.ndarray, " video"],
-    num_columns: Int[np.ndarray, " video"],
-) -> Int[np.ndarray, " video"]:
-    """Levenshtein distance of every video, which must come by falling `num_rows`.
-
-    The table is kept as distance minus column: an insertion then costs nothing, so a running
-    minimum along the columns settles a whole row.
-    """
-    offset = np.zeros((len(columns), columns.shape[1] + 1), dtype=np.int32)
-    for row in range(rows.shape[1]):
-        active = int(np.searchsorted(-num_rows, -row))
-        above = offset[:active]
-        best = above + 1
-        matches = columns[:active] == rows[:active, row, None]
-        np.minimum(best[:, 1:], above[:, :-1] - matches, out=best[:, 1:])
-        np.minimum.accumulate(best, axis=1, out=above)
-    return offset[np.arange(len(offset)), num_columns] + num_columns
-
-
 def _f1_counts(
-    predicted: _Runs,
-    truth: _Runs,
+    predicted: Runs,
+    truth: Runs,
     bounds: Int[np.ndarray, " bound"],
     overlaps: tuple[float, ...],
     *,
@@ -326,8 +193,8 @@ def _f1_counts(
 
 
 def _best_matches(
-    predicted: _Runs,
-    truth: _Runs,
+    predicted: Runs,
+    truth: Runs,
     bounds: Int[np.ndarray, " bound"],
     *,
     legacy_last_segment: bool,

@@ -4,6 +4,7 @@ All counts are frames of the video's own grid and are rounded as the published e
 `int` of a product of Python floats, so that int((0.2 + 0.5) * 90) is 62.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,13 +63,15 @@ class LongTerm:
             ratios = getattr(self, name)
             if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
                 raise ValueError(f"{name} must be shares within (0, 1], got {ratios}.")
-        if max(self.observed_ratios) >= 1:
+        if max(self.observed_ratios) + max(self.horizon_ratios) > 1 + 1e-9:
             raise ValueError(
-                f"observed_ratios must leave something to anticipate, got {self.observed_ratios}."
+                "an observed and a horizon ratio must fit into the video together, got "
+                f"{self.observed_ratios} and {self.horizon_ratios}; make one of them smaller."
             )
-        if not self.multiple > 0 or not self.seconds > 0:
+        if not 0 < self.multiple < math.inf or not 0 < self.seconds < math.inf:
             raise ValueError(
-                f"multiple and seconds must be positive, got {self.multiple} and {self.seconds}."
+                "multiple and seconds must be positive numbers, got "
+                f"{self.multiple} and {self.seconds}."
             )
 
     def question(self, num_frames: int, observed_ratio: float, rate: float) -> Question:

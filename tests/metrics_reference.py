@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -36,6 +37,15 @@ def require(parameter):
     if case is None:
         pytest.skip(reason)
     return case
+
+
+def digits(text):
+    return np.array([int(digit) for digit in text])
+
+
+def number(value):
+    """JSON null stands for NaN."""
+    return np.nan if value is None else value
 
 
 def _having(keys, node):

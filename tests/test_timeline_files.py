@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actioncast.timeline import LabelSpace, Segment, Timeline
-from actioncast.timeline_files import SUFFIXES, read_timeline, write_atomically, write_timeline
+from actioncast.timeline_files import SUFFIXES, read_timeline, write_timeline
 
 SALAD = LabelSpace(("cut tomato", "pour milk", "SIL"), frozenset({"SIL"}))
 ODD = (
@@ -389,14 +389,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, suffix, broke
         write_timeline(timeline_of((0, 1, 0)), path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_link_stays_a_link(tmp_path):
-    (tmp_path / "there.json").write_text("old")
-    (tmp_path / "link.json").symlink_to("there.json")
-    write_atomically(tmp_path / "link.json", b"new")
-    assert (tmp_path / "link.json").is_symlink()
-    assert (tmp_path / "there.json").read_text() == "new"
 
 
 def test_json_is_for_other_programs_too(tmp_path):

@@ -8,7 +8,7 @@ import torch.distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from actioncast.data.base import Video
-from actioncast.data.collate import Sample, collate, cut
+from actioncast.data.collate import Anchor, Sample, collate, cut
 from actioncast.features import FeatureSource, LabelFeatures, WarpedFeatures
 from actioncast.protocols import LongTerm, Question
 from actioncast.timeline import Taxonomy, Timeline, run_lengths
@@ -48,18 +48,20 @@ class CutVideos(Dataset[Sample]):
         stride: int,
         num_labels: int,
         variation: Variation,
+        anchor: Anchor = "start",
     ) -> None:
         self.videos = list(videos)
         self.protocol = protocol
         self.stride = stride
         self.num_labels = num_labels
         self.variation = variation
+        self.anchor = anchor
 
     def __getitem__(self, item: Item) -> Sample:
         video = self.videos[item.video]
         if self.variation:
             video = varied(video, self.variation, item.seed)
-        return cut(video, self.question(item, video), self.stride, self.num_labels)
+        return cut(video, self.question(item, video), self.stride, self.num_labels, self.anchor)
 
     def question(self, item: Item, video: Video) -> Question:
         """What an item asks; a whole video (ratio 1) asks for segmentation alone."""
@@ -152,6 +154,7 @@ def training_batches(
     taxonomy: Taxonomy,
     num_workers: int,
     variation: Variation,
+    anchor: Anchor = "start",
 ) -> DataLoader[tuple[Observation, Target]]:
     """The loader of one training run."""
 
@@ -159,7 +162,7 @@ def training_batches(
         return collate(samples, taxonomy.primary)
 
     return DataLoader(  # samples go in, batches come out, which torch's type cannot say
-        CutVideos(videos, protocol, stride, len(taxonomy.labels), variation),  # type: ignore[arg-type]
+        CutVideos(videos, protocol, stride, len(taxonomy.labels), variation, anchor),  # type: ignore[arg-type]
         batch_sampler=sampler,
         collate_fn=collated,
         num_workers=num_workers,

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import torch
 
-from actioncast.checkpoint import replace_file
 from actioncast.data import find_dataset
+from actioncast.files import replace_file
 from actioncast.passport import Result, read_result, require_comparable, write_result
 from actioncast.progress import Reporter
 from actioncast.protocols import HorizonSource, LongTerm
@@ -79,7 +79,8 @@ def bench_labels(
         ValueError, FileNotFoundError: A model or data set does not exist.
     """
     for dataset in datasets:
-        find_dataset(dataset, data)
+        if dataset != "synthetic":
+            find_dataset(dataset, data)
     jobs: list[Job] = []
     for dataset, model in product(datasets, models):
         one = Job(
@@ -133,9 +134,7 @@ def run_job(job: Job) -> dict[str, Result]:
         resume=True,
     )
     loaded = [
-        one
-        for one in load_run(folder, job.data)
-        if ALL in job.splits or one.split in job.splits
+        one for one in load_run(folder, job.data) if ALL in job.splits or one.split in job.splits
     ]
     return {
         f"{job.dataset}-{job.model}-{source}": evaluate_run(loaded, LongTerm(horizon_source=source))

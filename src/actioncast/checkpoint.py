@@ -5,8 +5,6 @@ disk or a kill leaves the last good checkpoint.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -20,6 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from actioncast.files import replace_file
 from actioncast.models import MODELS
 from actioncast.models.base import Anticipator
 from actioncast.timeline import LabelSpace, Taxonomy
@@ -125,29 +124,6 @@ def _fill(model: Anticipator, tensors: Mapping[str, Tensor], path: Path) -> None
             f"{path} belongs to another model, or to another label space, than the config.json "
             f"and labels.json beside it: {reason[0].strip()[:300]}"
         ) from None
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    flag = getattr(os, "O_DIRECTORY", None)
-    if flag is not None:
-        folder = os.open(path.parent, flag)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def json_bytes(value: object) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 from actioncast import __version__
 from actioncast.checkpoint import load_weights, read_official, save_checkpoint
 from actioncast.data.frame_labels import read_mapping
-from actioncast.models.futr import futr_from_official
+from actioncast.models.futr_official import futr_from_official
 from actioncast.timeline import LabelSpace, Taxonomy
 from actioncast.training import TrainConfig, commit, training_facts
 

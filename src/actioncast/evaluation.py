@@ -19,7 +19,7 @@ from actioncast.types import Task, most_likely
 if TYPE_CHECKING:
     from actioncast.training import TrainConfig
 
-Frames = Int[np.ndarray, " time"]
+Frames = Int[np.ndarray, " _"]
 Combine = Literal["most_likely", "mean_of_samples", "best_of_samples"]
 """Which future is scored: the most likely one, every sampled one (scores averaged), or for each
 video and window the sample that scores best, which an oracle chose."""
@@ -130,7 +130,12 @@ def score_long_term(
 def selection_score(model: Anticipator, held: Sequence[Video], config: "TrainConfig") -> float:
     """The score by which training selects a checkpoint: mean MoC, or frame accuracy."""
     device = str(next((p.device for p in model.parameters()), "cpu"))
-    running = InferenceConfig(stride=config.stride, batch_size=config.batch_size, device=device)
+    running = InferenceConfig(
+        stride=config.stride,
+        anchor=config.anchor,
+        batch_size=config.batch_size,
+        device=device,
+    )
     if config.select_by == "segmentation":
         return score_segmentation(model, held, Segmentation(), running).total["mof"]
     return score_long_term(model, held, config.protocol(), running).total["mean"]

@@ -55,7 +55,7 @@ def read_header(path: Path) -> FeatureHeader:
             expected = file.tell() + dtype.itemsize * math.prod(shape)
     except FileNotFoundError:
         raise
-    except (ValueError, OSError) as error:
+    except Exception as error:  # what a broken header raises depends on where it is broken
         raise ValueError(
             f"{path} must be a NumPy .npy file, got one that does not open ({error}); "
             "write it again with numpy.save."

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from actioncast.data.base import Video
-from actioncast.data.collate import collate, cut
+from actioncast.data.collate import Anchor, collate, cut, first_step
 from actioncast.layers.decoding import hold_frames
 from actioncast.models.base import Anticipator
 from actioncast.progress import Progress, silent
@@ -24,6 +24,8 @@ class InferenceConfig:
 
     stride: int = 1
     """every how many frames the model reads one"""
+    anchor: Anchor = "start"
+    """which observed frame is always read: the first or the last"""
     batch_size: int = 16
     """videos answered at once"""
     num_samples: int = 0
@@ -63,9 +65,13 @@ def answers(
     order = sorted(range(len(asked)), key=lambda i: asked[i][1].observed)
     batches = [order[a : a + config.batch_size] for a in range(0, len(order), config.batch_size)]
     for batch in progress(batches, "predict"):
-        samples = [cut(*asked[i], config.stride, len(model.taxonomy.labels)) for i in batch]
+        samples = [
+            cut(*asked[i], config.stride, len(model.taxonomy.labels), config.anchor) for i in batch
+        ]
         x, _ = collate(samples, model.taxonomy.primary)
-        predictions = predict(model, replace(x, num_samples=config.num_samples), config.device)
+        predictions = predict(
+            model, replace(x, num_samples=config.num_samples), config.device, config.anchor
+        )
         for i, prediction in zip(batch, predictions, strict=True):
             video, question = asked[i]
             yield i, Answer(video=video, question=question, prediction=prediction)
@@ -95,15 +101,17 @@ def forecast(
 
 
 @torch.inference_mode()
-def predict(model: Anticipator, x: Observation, device: str = "cpu") -> list[Prediction]:
+def predict(
+    model: Anticipator, x: Observation, device: str = "cpu", anchor: Anchor = "start"
+) -> list[Prediction]:
     """Predict a batch and bring the answers about the past back to the video's frame grid."""
     predictions = model.predict(x.to(device))
-    return [_restored(prediction, x, i) for i, prediction in enumerate(predictions)]
+    return [_restored(prediction, x, i, anchor) for i, prediction in enumerate(predictions)]
 
 
-def _restored(prediction: Prediction, x: Observation, i: int) -> Prediction:
+def _restored(prediction: Prediction, x: Observation, i: int, anchor: Anchor) -> Prediction:
     if prediction.past is None:
         return prediction
     observed = x.frames_observed(i)
-    past = hold_frames(prediction.past, x.stride, observed)
+    past = hold_frames(prediction.past, x.stride, observed, first_step(observed, x.stride, anchor))
     return replace(prediction, past=past, observed=observed)

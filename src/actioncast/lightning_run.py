@@ -27,9 +27,10 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from actioncast.batches import ShuffledBatches, Variation, training_batches
-from actioncast.checkpoint import replace_file, save_checkpoint
+from actioncast.checkpoint import save_checkpoint
 from actioncast.data import Video
 from actioncast.evaluation import selection_score
+from actioncast.files import replace_file
 from actioncast.models.base import Anticipator
 from actioncast.progress import Reporter
 from actioncast.training import RESUME, Machine, TrainConfig
@@ -46,10 +47,13 @@ class Training(lightning.LightningModule):
         self.model = model
         self.config = config
 
-    def on_train_epoch_start(self) -> None:
-        """Seed dropout by epoch, so that a resumed run draws what an unbroken one draws."""
-        torch.manual_seed(hash((self.config.seed, self.current_epoch, self.global_rank)))
-        self.model.train()
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Seed dropout by epoch, so that a resumed run draws what an unbroken one draws.
+
+        Not when an epoch starts: lightning does not say so of the first one after resuming.
+        """
+        if batch_idx == 0:
+            torch.manual_seed(hash((self.config.seed, self.current_epoch, self.global_rank)))
 
     def training_step(self, batch: tuple[Observation, Target], _: int) -> Tensor:
         """One batch."""
@@ -84,7 +88,7 @@ class Training(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: self.lr_factor(epoch))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "epoch"},
@@ -98,6 +102,21 @@ class Training(lightning.LightningModule):
                 return epoch / max(warmup - 1, 1)
             return (epoch + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1)))
+
+
+class Order(Callback):
+    """Tells the sampler which epoch it is; lightning tells samplers of items, not of batches."""
+
+    def __init__(self, sampler: ShuffledBatches) -> None:
+        self.sampler = sampler
+
+    def on_train_epoch_start(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Draw another order, other shares and other paces."""
+        self.sampler.set_epoch(trainer.current_epoch)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -267,8 +286,7 @@ def fit(
     """Train; resume from the folder's last complete epoch if there is one.
 
     Raises:
-        ValueError: Nothing can be held out, there are fewer batches than devices, or the state to
-            resume from cannot be read.
+        ValueError: Nothing can be held out, or the state to resume from cannot be read.
         KeyboardInterrupt: The user stopped it.
     """
     if config.selection != "last" and not held:
@@ -281,13 +299,7 @@ def fit(
     sampler = ShuffledBatches(
         videos, config.observed_ratios, config.ratio_jitter, config.batch_size, config.seed
     )
-    devices, nodes = _processes(machine)
-    if (found := len(sampler.batches(0))) < devices * nodes:
-        raise ValueError(
-            f"{found} batches an epoch cannot be shared by {devices * nodes} devices; lower "
-            "--batch-size or --devices."
-        )
-    # Workers ask for the first batches before the trainer tells the epoch.
+    # Workers ask for the first batches before training tells the epoch.
     sampler.set_epoch(done)
     batches = training_batches(
         videos,
@@ -297,9 +309,10 @@ def fit(
         model.taxonomy,
         machine.num_workers,
         Variation(config.warp, config.relabel),
+        config.anchor,
     )
     selector = Selector(name, config, held, folder, run)
-    callbacks: list[Callback] = [selector]
+    callbacks: list[Callback] = [Order(sampler), selector]
     if not machine.quiet:
         callbacks.append(Remaining(f"train {folder.name}", selector))
     # Last of all, so that the state it writes holds what the others decided in this epoch.

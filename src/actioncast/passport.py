@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from actioncast.checkpoint import from_json, json_bytes, replace_file
+from actioncast.checkpoint import from_json, json_bytes
+from actioncast.files import replace_file
 
 FORMAT = 1
 
@@ -71,7 +72,9 @@ class Result:
     """Mean over the splits, in percent."""
     splits: dict[str, dict[str, float]]
     videos: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By video, where it is a test video of one split alone; else by `split/video`."""
+    """By video, where one split was scored; else by `split/video`."""
+    recordings: dict[str, float] = field(default_factory=dict)
+    """Mean over recordings and its standard error (`+-`): cameras of one recording count once."""
     format: int = FORMAT
 
 

@@ -4,11 +4,13 @@ A run folder holds `split<k>/best`, `split<k>/last` (checkpoints), `split<k>/log
 evaluated, `results/*.json`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from actioncast.checkpoint import Checkpoint, load_checkpoint
@@ -69,6 +71,8 @@ def train_run(
     machine.require()
     dataset = open_dataset(config.dataset if _is_named(config, data) else "", data, rate)
     names = tuple(dataset.splits) if ALL in splits else tuple(dict.fromkeys(splits))
+    if not names:
+        raise ValueError(f"say a split to train, {', '.join(dataset.splits)} or {ALL}, got none.")
     for name in names:
         dataset.split(name)
     begun = any(holds_training(path) for path in folder.glob("split*"))
@@ -164,6 +168,7 @@ class Loaded:
         """How this checkpoint is run."""
         return InferenceConfig(
             stride=self.stride,
+            anchor=self.training["anchor"],
             batch_size=64 if not list(self.checkpoint.model.parameters()) else 8,
             num_samples=num_samples,
             device=device,
@@ -286,7 +291,35 @@ def evaluate_run(
         total=mean_over_splits(splits),
         splits={split: dict(scores.total) for split, scores in splits.items()},
         videos=rows,
+        recordings=over_recordings(
+            [
+                (one.dataset.videos[video].recording or video, row)
+                for one in loaded
+                for video, row in splits[one.split].videos.items()
+            ]
+        ),
     )
+
+
+def over_recordings(rows: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Mean over recordings of the mean over each one's videos, and the standard error of it.
+
+    Args:
+        rows: Recording and scores of each video.
+    """
+    names = rows[0][1] if rows else {}
+    found: dict[str, float] = {}
+    for name in names:
+        by_recording: dict[str, list[float]] = {}
+        for recording, row in rows:
+            if not math.isnan(row[name]):
+                by_recording.setdefault(recording, []).append(row[name])
+        means = np.array([np.mean(values) for values in by_recording.values()])
+        found["recordings"] = len(means)
+        found[name] = round(float(means.mean()), 4) if len(means) else math.nan
+        if len(means) > 1:
+            found[f"{name} +-"] = round(float(means.std(ddof=1) / math.sqrt(len(means))), 4)
+    return found
 
 
 def passport_of(

@@ -13,8 +13,10 @@ import torch
 import tyro
 
 from actioncast import __version__
-from actioncast.checkpoint import json_bytes, replace_file, save_checkpoint, to_json
+from actioncast.checkpoint import json_bytes, save_checkpoint, to_json
 from actioncast.data import Dataset, LabelInput, Video, inner_split
+from actioncast.data.collate import Anchor
+from actioncast.files import replace_file
 from actioncast.models import MODELS, ModelConfig
 from actioncast.models.base import Anticipator, CountingAnticipator
 from actioncast.models.futr import FUTRConfig
@@ -40,6 +42,8 @@ class TrainConfig:
     """how labels are spoilt, where they are the input"""
     stride: int = 1
     """every how many frames the model reads one"""
+    anchor: Anchor = "start"
+    """which observed frame is always read: the first, as published, or the last"""
     observed_ratios: tuple[float, ...] = (0.2, 0.3, 0.5)
     """shares of a training video seen, each once an epoch; 1 trains segmentation alone"""
     ratio_jitter: float = 0.0

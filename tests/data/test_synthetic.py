@@ -9,20 +9,16 @@ import pytest
 
 from actioncast.data.base import Dataset
 from actioncast.data.frame_labels import open_frame_labels
+from actioncast.data.frame_labels_writer import write_frame_labels
+from actioncast.data.grammar import END, START, Activity, Grammar, future_marginals
 from actioncast.data.synthetic import (
-    END,
     HOT_DRINKS,
-    START,
-    Activity,
-    Grammar,
     SyntheticConfig,
     action_vectors,
     anticipation_ceiling,
-    future_marginals,
     next_action_ceiling,
     segmentation_ceiling,
     synthetic_dataset,
-    write_frame_labels,
 )
 from actioncast.protocols import LongTerm, Question
 from actioncast.timeline import Taxonomy, Timeline, run_lengths

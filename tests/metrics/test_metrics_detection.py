@@ -21,11 +21,6 @@ from actioncast.metrics import (
 EXACT = {"rel": 0, "abs": 1e-9}
 
 
-@pytest.fixture
-def case(request):
-    return reference.require(request.param)
-
-
 def arrays(case):
     scores = np.array(case["scores"], dtype=float)
     truth = np.zeros(scores.shape, dtype=bool)

@@ -39,11 +39,6 @@ def unzipped(pair):
     return [labels.tolist() for labels in pair]
 
 
-@pytest.fixture
-def case(request):
-    return reference.require(request.param)
-
-
 def as_ids(videos, *names):
     """Arrays of ids for lists of label names, and the id that "background" has."""
     ids = {"background": 0}

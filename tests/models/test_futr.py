@@ -17,11 +17,10 @@ from actioncast.models.futr import (
     OFFICIAL,
     OFFICIAL_50SALADS,
     FUTRConfig,
-    futr_from_official,
     mean_cross_entropy,
     mean_share_error,
-    official_names,
 )
+from actioncast.models.futr_official import futr_from_official, official_names
 from actioncast.timeline import UNLABELLED, Taxonomy
 from actioncast.types import IGNORE, Observation, Target, Task
 from goldens import golden_cases

@@ -25,7 +25,9 @@ class Video:
     observed_labels: Int[np.ndarray, " time"] | None = field(default=None, repr=False)
     """Labels that a model may read as input, where the run allows it."""
     group: str = ""
-    """Who acts, or which recording: a fair split never has a group on both sides."""
+    """Who acts: a fair split never has a group on both sides."""
+    recording: str = ""
+    """What was filmed; videos of one recording, by several cameras, are not independent."""
 
     def frames(self) -> Int[np.ndarray, " time"]:
         """The label of every frame."""

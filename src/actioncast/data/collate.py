@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,7 +32,19 @@ class Sample:
     durations: tuple[float, ...]
 
 
-def cut(video: Video, question: Question, stride: int, head_size: int) -> Sample:
+Anchor = Literal["start", "end"]
+"""Which observed frame is always read where not every frame is: the first, as published, or the last,
+so that a stride never hides what has just begun."""
+
+
+def first_step(observed: int, stride: int, anchor: Anchor) -> int:
+    """The first of the frames read."""
+    return (observed - 1) % stride if anchor == "end" and observed else 0
+
+
+def cut(
+    video: Video, question: Question, stride: int, head_size: int, anchor: Anchor = "start"
+) -> Sample:
     """Read what a question lets a model see of a video, and the truth besides.
 
     Args:
@@ -39,6 +52,7 @@ def cut(video: Video, question: Question, stride: int, head_size: int) -> Sample
         question: Frames seen and asked for.
         stride: Every how many frames a step of the model's grid stands.
         head_size: Number of labels; codes the end of the future.
+        anchor: Which observed frame is always read.
 
     Raises:
         ValueError: The video has no features.
@@ -48,7 +62,8 @@ def cut(video: Video, question: Question, stride: int, head_size: int) -> Sample
             f"video {video.id} has no features; add them to features/, or use --input labels."
         )
     frames = video.frames()
-    seen = slice(0, question.observed, stride)
+    first = first_step(question.observed, stride, anchor)
+    seen = slice(first, question.observed, stride)
     future: tuple[int, ...] = ()
     durations: tuple[float, ...] = ()
     if question.horizon:
@@ -58,7 +73,7 @@ def cut(video: Video, question: Question, stride: int, head_size: int) -> Sample
         future = (*told.labels, head_size)
         durations = (*told.shares, told.after_end if told.after_end else float("nan"))
     return Sample(
-        features=video.features.read(0, question.observed, stride),
+        features=video.features.read(first, question.observed, stride),
         rate=video.rate,
         stride=stride,
         question=question,

@@ -35,10 +35,16 @@ class KnownFolder:
     """Frames per second of labels and features."""
     group: Callable[[str], str] | None = None
     """Who acts in a video, from its name."""
+    recording: Callable[[str], str] = str
+    """What was filmed, from the name of a video: one recording may have several cameras."""
 
 
 KNOWN: Mapping[str, KnownFolder] = {
-    "breakfast": KnownFolder(rate=15.0, group=lambda name: name.split("_")[0]),
+    "breakfast": KnownFolder(
+        rate=15.0,
+        group=lambda name: name.split("_")[0],
+        recording=lambda name: "_".join(name.split("_")[2:]),
+    ),
     "50salads": KnownFolder(rate=30.0, group=lambda name: name.split("-")[1]),
     "gtea": KnownFolder(rate=15.0, group=lambda name: name.split("_")[0]),
     "cad120": KnownFolder(rate=1.5),
@@ -89,6 +95,7 @@ def open_frame_labels(path: Path, rate: float | None = None) -> Dataset:
             num_frames=len(labels_),
             features=features.get(video),
             group=group(video) if group else _group(video, splits),
+            recording=known.recording(video) if known is not None else video,
         )
         for video, labels_ in frames.items()
     }

@@ -91,15 +91,24 @@ def lay_out(
 
 
 def hold_frames(
-    probs: Float[Tensor, "time label"], stride: int, num_frames: int
+    probs: Float[Tensor, "time label"], stride: int, num_frames: int, first: int = 0
 ) -> Float[Tensor, "frame label"]:
-    """Repeat every step for `stride` frames; the last is held as long as frames are left."""
+    """Repeat every step for `stride` frames; the last is held as long as frames are left.
+
+    Args:
+        probs: an answer for each step.
+        stride: frames between steps.
+        num_frames: frames to fill.
+        first: the frame of the first step, which frames before it share.
+    """
     if stride < 1:
         raise ValueError(f"stride must be at least 1 frame, got {stride}.")
     if num_frames and not len(probs):
         raise ValueError(f"holding {num_frames} frames needs at least one step, got none.")
-    steps = torch.arange(num_frames, device=probs.device) // stride
-    return probs[steps.clamp(max=max(len(probs) - 1, 0))]
+    steps = (torch.arange(num_frames, device=probs.device) - first).div(
+        stride, rounding_mode="floor"
+    )
+    return probs[steps.clamp(min=0, max=max(len(probs) - 1, 0))]
 
 
 def named_frames(

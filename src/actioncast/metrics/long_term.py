@@ -14,7 +14,6 @@ from jaxtyping import Int
 from actioncast.metrics.label_checks import check_integers, check_range
 
 HORIZON_RATIOS = (0.1, 0.2, 0.3, 0.5)
-
 _NO_LABEL = -1
 
 

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float, Int
 from actioncast.metrics.label_checks import check_integers, check_range
 
 Ties = Literal["lowest_id", "highest_id"]
-
 _NOUN_IDS = 1000
 
 

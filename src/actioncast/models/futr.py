@@ -19,8 +19,6 @@ Differs from the paper / from the official code:
 - `end_takes_time` and sampled futures are additions.
 """
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +34,7 @@ from actioncast.layers.decoding import (
     lay_out,
     named_frames,
 )
+from actioncast.layers.transformer import Attention, DecoderLayer, EncoderLayer, attention_mask
 from actioncast.models.base import Anticipator, Losses
 from actioncast.timeline import UNLABELLED, Taxonomy
 from actioncast.types import IGNORE, Observation, Prediction, Target, Task
@@ -137,8 +136,9 @@ class FUTR(Anticipator):
         self.embed = nn.Linear(config.feature_dim, hidden)
         self.positions = nn.Parameter(torch.empty(config.max_positions, hidden))
         self.queries = nn.Parameter(torch.empty(config.num_queries, hidden))
-        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
+        sizes = (hidden, config.num_heads, config.feedforward_factor * hidden, config.dropout)
+        self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(config.num_encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(config.num_decoder_layers))
         self.decoder_norm = nn.LayerNorm(hidden)
         self.past_head = nn.Linear(hidden, self.end)
         self.future_head = nn.Linear(hidden, self.end + 1)
@@ -166,7 +166,7 @@ class FUTR(Anticipator):
     ]:
         """Logits of the observed steps, logits of the queries, and their raw durations."""
         positions = self._positions(features)
-        mask = _attention_mask(valid)
+        mask = attention_mask(valid)
         memory = F.relu(self.embed(features))
         for layer in self.encoder:
             memory = layer(memory, positions, mask)
@@ -310,109 +310,6 @@ class FUTR(Anticipator):
         return self.positions[:steps]
 
 
-class Attention(nn.Module):
-    """Multi-head attention whose keys and values are read from the same vectors."""
-
-    def __init__(self, config: FUTRConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.dropout = config.dropout
-        self.project = nn.Linear(config.hidden_dim, 3 * config.hidden_dim)
-        self.out = nn.Linear(config.hidden_dim, config.hidden_dim)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch query hidden"],
-        memory: Float[Tensor, "batch time hidden"],
-        mask: Bool[Tensor, "batch 1 1 time"] | None = None,
-    ) -> Float[Tensor, "batch query hidden"]:
-        """Each vector of `x` gathers what it needs from `memory`."""
-        sizes = [x.shape[-1], 2 * x.shape[-1]]
-        weight, memory_weight = torch.split(self.project.weight, sizes)
-        bias, memory_bias = torch.split(self.project.bias, sizes)
-        queries = F.linear(x, weight, bias)
-        keys, values = F.linear(memory, memory_weight, memory_bias).chunk(2, -1)
-        gathered = F.scaled_dot_product_attention(
-            self._split(queries),
-            self._split(keys),
-            self._split(values),
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        return self.out(rearrange(gathered, "batch head time width -> batch time (head width)"))
-
-    def _split(
-        self, x: Float[Tensor, "batch time hidden"]
-    ) -> Float[Tensor, "batch head time width"]:
-        return rearrange(x, "batch time (head width) -> batch head time width", head=self.num_heads)
-
-
-class FeedForward(nn.Module):
-    """Two linear layers on every vector by itself."""
-
-    def __init__(self, config: FUTRConfig) -> None:
-        super().__init__()
-        inner = config.feedforward_factor * config.hidden_dim
-        self.expand = nn.Linear(config.hidden_dim, inner)
-        self.contract = nn.Linear(inner, config.hidden_dim)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        """Widen, rectify, narrow."""
-        return self.contract(self.dropout(F.relu(self.expand(x))))
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention over the past; positions enter queries, keys and values of every layer."""
-
-    def __init__(self, config: FUTRConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config)
-        self.attention_norm = nn.LayerNorm(config.hidden_dim)
-        self.feedforward = FeedForward(config)
-        self.feedforward_norm = nn.LayerNorm(config.hidden_dim)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self,
-        memory: Float[Tensor, "batch time hidden"],
-        positions: Float[Tensor, "time hidden"],
-        mask: Bool[Tensor, "batch 1 1 time"] | None,
-    ) -> Float[Tensor, "batch time hidden"]:
-        """One step of reading; the residual carries no positions."""
-        placed = memory + positions
-        memory = self.attention_norm(memory + self.dropout(self.attention(placed, placed, mask)))
-        return self.feedforward_norm(memory + self.dropout(self.feedforward(memory)))
-
-
-class DecoderLayer(nn.Module):
-    """The queries look at each other, then at the past."""
-
-    def __init__(self, config: FUTRConfig) -> None:
-        super().__init__()
-        self.self_attention = Attention(config)
-        self.self_norm = nn.LayerNorm(config.hidden_dim)
-        self.cross_attention = Attention(config)
-        self.cross_norm = nn.LayerNorm(config.hidden_dim)
-        self.feedforward = FeedForward(config)
-        self.feedforward_norm = nn.LayerNorm(config.hidden_dim)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self,
-        slots: Float[Tensor, "batch query hidden"],
-        queries: Float[Tensor, "batch query hidden"],
-        placed: Float[Tensor, "batch time hidden"],
-        mask: Bool[Tensor, "batch 1 1 time"] | None,
-    ) -> Float[Tensor, "batch query hidden"]:
-        """One step of answering, from a memory that carries its positions."""
-        asked = slots + queries
-        slots = self.self_norm(slots + self.dropout(self.self_attention(asked, asked)))
-        read = self.cross_attention(slots + queries, placed, mask)
-        slots = self.cross_norm(slots + self.dropout(read))
-        return self.feedforward_norm(slots + self.dropout(self.feedforward(slots)))
-
-
 def mean_cross_entropy(
     logits: Float[Tensor, "batch time label"], labels: Int[Tensor, "batch time"]
 ) -> Float[Tensor, ""]:
@@ -433,120 +330,3 @@ def mean_share_error(
     counted = ~shares.isnan()
     wrong = duration_shares(durations, counted) - shares.nan_to_num()
     return wrong.square().sum() / counted.sum().clamp(min=1)
-
-
-def futr_from_official(
-    state: Mapping[str, Tensor], num_heads: int = 8
-) -> tuple[FUTRConfig, dict[str, Tensor]]:
-    """Translate a released checkpoint; the rows of `past_head` are the labels.
-
-    Args:
-        state: the official state dict, with or without the `module.` of `DataParallel`.
-        num_heads: attention heads, which no tensor tells; every released model has 8.
-
-    Raises:
-        ValueError: it is not a checkpoint of FUTR, or of another shape.
-    """
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    state.pop("pos_enc.pos_table", None)
-    num_encoder_layers, num_decoder_layers = (
-        len({match[1] for name in state if (match := re.match(pattern, name))})
-        for pattern in (
-            r"transformer\.encoder\.layers\.(\d+)\.",
-            r"transformer\.decoder\.layers\.(\d+)\.",
-        )
-    )
-    names = official_names(num_encoder_layers, num_decoder_layers)
-    missing, unexpected = sorted(names.keys() - state), sorted(state.keys() - names)
-    if missing or unexpected or not num_encoder_layers or not num_decoder_layers:
-        raise ValueError(
-            f"the state dict must be that of the official FUTR, got one without {_some(missing)}, "
-            f"and with {_some(unexpected)} besides; check which model it belongs to."
-        )
-    weights = {names[name]: tensor for name, tensor in state.items()}
-    weights["positions"] = rearrange(weights["positions"], "1 time hidden -> time hidden")
-    num_queries, hidden_dim = weights["queries"].shape
-    config = FUTRConfig(
-        feature_dim=weights["embed.weight"].shape[1],
-        hidden_dim=hidden_dim,
-        num_queries=num_queries,
-        num_encoder_layers=num_encoder_layers,
-        num_decoder_layers=num_decoder_layers,
-        num_heads=num_heads,
-        feedforward_factor=len(weights["encoder.0.feedforward.expand.weight"]) // hidden_dim,
-        max_positions=len(weights["positions"]),
-        fill="last_query",
-    )
-    num_labels = len(weights["past_head.weight"])
-    with torch.device("meta"):
-        expected = config.build(Taxonomy.of(map(str, range(num_labels)))).state_dict()
-    wrong = [
-        f"{name} {tuple(tensor.shape)} for {tuple(expected[name].shape)}"
-        for name, tensor in weights.items()
-        if tensor.shape != expected[name].shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"the tensors of the state dict must fit {num_labels} labels and each other, got "
-            f"{_some(wrong)}; check which model it belongs to."
-        )
-    return config, weights
-
-
-def official_names(num_encoder_layers: int, num_decoder_layers: int) -> dict[str, str]:
-    """Our name of every parameter, by its name in the official code."""
-    modules = {
-        "input_embed": "embed",
-        "transformer.decoder.norm": "decoder_norm",
-        "fc_seg": "past_head",
-        "fc": "future_head",
-        "fc_len": "duration_head",
-    }
-    attentions = {}
-    for i in range(num_encoder_layers):
-        theirs, ours = f"transformer.encoder.layers.{i}", f"encoder.{i}"
-        attentions[f"{theirs}.self_attn"] = f"{ours}.attention"
-        modules |= _feedforward_names(theirs, ours)
-        modules[f"{theirs}.norm1"] = f"{ours}.attention_norm"
-        modules[f"{theirs}.norm2"] = f"{ours}.feedforward_norm"
-    for i in range(num_decoder_layers):
-        theirs, ours = f"transformer.decoder.layers.{i}", f"decoder.{i}"
-        attentions[f"{theirs}.self_attn"] = f"{ours}.self_attention"
-        attentions[f"{theirs}.multihead_attn"] = f"{ours}.cross_attention"
-        modules |= _feedforward_names(theirs, ours)
-        modules[f"{theirs}.norm1"] = f"{ours}.self_norm"
-        modules[f"{theirs}.norm2"] = f"{ours}.cross_norm"
-        modules[f"{theirs}.norm3"] = f"{ours}.feedforward_norm"
-    names = {"pos_embedding": "positions", "query_embed.weight": "queries"}
-    for kind in ("weight", "bias"):
-        names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in modules.items()}
-        for theirs, ours in attentions.items():
-            names[f"{theirs}.in_proj_{kind}"] = f"{ours}.project.{kind}"
-            names[f"{theirs}.out_proj.{kind}"] = f"{ours}.out.{kind}"
-    return names
-
-
-def _feedforward_names(theirs: str, ours: str) -> dict[str, str]:
-    return {
-        f"{theirs}.linear1": f"{ours}.feedforward.expand",
-        f"{theirs}.linear2": f"{ours}.feedforward.contract",
-    }
-
-
-def _some(names: list[str]) -> str:
-    return (
-        ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
-    )
-
-
-def _attention_mask(valid: Bool[Tensor, "batch time"]) -> Bool[Tensor, "batch 1 1 time"] | None:
-    """Which steps may be looked at; None, and so the fastest kernels, when all may."""
-    shortest = int(valid.sum(1).min()) if valid.numel() else 0
-    if not shortest:
-        raise ValueError(
-            "every observation must have at least one valid step, got one without; leave it out of "
-            "the batch."
-        )
-    if shortest == valid.shape[1]:
-        return None
-    return rearrange(valid, "batch time -> batch 1 1 time")

@@ -1,0 +1,141 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from actioncast.data.base import Video
+from actioncast.data.collate import collate, cut
+from actioncast.features import FeatureArray, LabelFeatures
+from actioncast.protocols import HorizonSource, LongTerm, Question
+from actioncast.timeline import LabelSpace, Timeline
+from actioncast.types import IGNORE
+from layout_folders import features
+
+LABELS = LabelSpace(("a", "b", "c"))
+END = len(LABELS)
+
+
+def video(spelling: str, rate: float = 10.0) -> Video:
+    frames = np.array(["abc".index(letter) for letter in spelling])
+    return Video(
+        id=spelling,
+        timeline=Timeline.from_frames(frames, rate, LABELS),
+        rate=rate,
+        num_frames=len(frames),
+        features=FeatureArray(features(len(frames))),
+    )
+
+
+def test_a_sample_holds_the_observed_steps_and_no_more():
+    whole = video("aaaaabbbbbccccc")
+    sample = cut(whole, Question(observed=7, horizon=6), 3, END)
+    np.testing.assert_array_equal(sample.features, features(15)[[0, 3, 6]])
+    assert sample.frames.tolist() == [0, 0, 1]
+    assert sample.observed_labels is None
+
+
+def test_the_future_starts_at_its_own_first_frame():
+    sample = cut(video("aaaaabbbbbccccc"), Question(observed=7, horizon=6), 3, END)
+    assert sample.future == (1, 2, END)  # frames 7 and 10
+    assert sample.durations[:2] == (0.5, 0.5)
+    assert math.isnan(sample.durations[2])
+
+
+def test_the_end_takes_what_is_asked_beyond_the_video():
+    sample = cut(video("aaaabb"), Question(observed=4, horizon=8), 1, END)
+    assert sample.future == (1, END)
+    assert sample.durations == (0.25, 0.75)
+    strided = cut(video("aaaabb"), Question(observed=4, horizon=8), 3, END)
+    assert strided.future == (1, END)
+    assert strided.durations == pytest.approx((1 / 3, 2 / 3))
+
+
+def test_a_video_seen_whole_has_only_its_end_ahead():
+    sample = cut(video("aabb"), Question(observed=4, horizon=10), 1, END)
+    assert (sample.future, sample.durations) == ((END,), (1.0,))
+
+
+def test_without_a_horizon_there_is_no_future():
+    sample = cut(video("aabb"), Question(observed=4), 1, END)
+    assert (sample.future, sample.durations) == ((), ())
+
+
+def test_observed_labels_are_cut_like_features():
+    labelled = replace(video("aabbcc"), observed_labels=np.array([0, 0, 2, 2, 2, 1]))
+    sample = cut(labelled, Question(observed=5), 2, END)
+    assert sample.observed_labels.tolist() == [0, 2, 2]
+
+
+def test_a_video_without_features_is_named():
+    with pytest.raises(ValueError, match="video aab has no features; add them to features/, or"):
+        cut(replace(video("aab"), features=None), Question(observed=2), 1, END)
+
+
+def test_a_batch_is_padded_on_the_right():
+    protocol = LongTerm()
+    samples = [
+        cut(whole, protocol.question(whole.num_frames, 0.3, 10.0), 2, END)
+        for whole in (video("aaaaabbbbbccccc" * 2), video("abcabcabca"))
+    ]
+    x, y = collate(samples, "action")
+    assert x.features.shape == (2, 5, 5)
+    assert x.valid.tolist() == [[True] * 5, [True] * 2 + [False] * 3]
+    assert (x.features[1, 2:] == 0).all()
+    assert (x.rate, x.stride) == (10.0, 2)
+    assert x.observed.tolist() == [9, 3]
+    assert x.horizon.tolist() == [15, 5]
+    assert x.video_length.tolist() == [30, 10]
+    assert x.labels is None
+    assert y.frames["action"].tolist() == [[0, 0, 0, 1, 1], [0, 2, IGNORE, IGNORE, IGNORE]]
+    # Frames 9, 11, ... 23 of bbbbbccccc aaaaabbbb..., and frames 3, 5, 7 of abca...
+    assert y.future.tolist() == [[1, 2, 0, 1, END], [0, 2, 1, END, IGNORE]]
+    shares = torch.tensor([[1 / 8, 2 / 8, 3 / 8, 2 / 8], [1 / 3, 1 / 3, 1 / 3, math.nan]])
+    torch.testing.assert_close(y.durations[:, :4], shares, equal_nan=True)
+    assert y.durations[:, 4].isnan().all()
+
+
+def test_a_batch_without_a_horizon_names_no_future():
+    samples = [cut(video(s), Question(observed=len(s)), 1, END) for s in ("aab", "ab")]
+    x, y = collate(samples, "action")
+    assert x.horizon.tolist() == [0, 0]
+    assert x.video_length is None
+    assert y.future.shape == y.durations.shape == (2, 0)
+
+
+def test_items_with_and_without_a_future_share_a_batch():
+    samples = [
+        cut(video("aabb"), Question(observed=2, horizon=2), 1, END),
+        cut(video("aabb"), Question(observed=4), 1, END),
+    ]
+    _, y = collate(samples, "action")
+    assert y.future.tolist() == [[1, END], [IGNORE, IGNORE]]
+    assert y.durations[1].isnan().all()
+
+
+def test_labels_are_padded_with_what_no_metric_counts():
+    labelled = []
+    for spelling in ("aabbcc", "ab"):
+        whole = video(spelling)
+        source = LabelFeatures(whole.frames(), END)
+        labelled.append(replace(whole, features=source, observed_labels=whole.frames()))
+    samples = [cut(w, Question(observed=w.num_frames), 1, END) for w in labelled]
+    x, _ = collate(samples, "action")
+    assert x.labels.tolist() == [[0, 0, 1, 1, 2, 2], [0, 1] + [IGNORE] * 4]
+    assert x.features.argmax(-1)[x.valid].tolist() == x.labels[x.valid].tolist()
+
+
+@pytest.mark.parametrize("source", [HorizonSource.OBSERVED_MULTIPLE, HorizonSource.SECONDS])
+def test_a_sample_tells_the_length_only_when_the_protocol_does(source: HorizonSource):
+    """The same prefix of two videos gives the same observation."""
+    protocol = LongTerm(horizon_source=source, seconds=1.0)
+    one, other = video("aaaabbbbcc"), video("aaaabbbbccaaaaaaaaaa")
+    questions = protocol.question(10, 0.3, 10.0), protocol.question(20, 0.15, 10.0)
+    assert questions[0] == questions[1]
+    seen = [
+        collate([cut(w, q, 1, END)], "action")[0]
+        for w, q in zip((one, other), questions, strict=True)
+    ]
+    assert torch.equal(seen[0].features, seen[1].features)
+    assert seen[0].video_length is None

@@ -38,9 +38,17 @@ RECIPE = TrainConfig(
 )
 """A recipe that ends in a second."""
 SMALL = (
-    "--model.hidden-dim 8 --model.num-queries 4 --model.num-heads 2 --model.num-encoder-layers 1 "
-    "--model.feedforward-factor 2 --epochs 2 --batch-size 4 --stride 1 --accelerator cpu --quiet"
-).split()
+    *("--model.hidden-dim", "8"),
+    *("--model.num-queries", "4"),
+    *("--model.num-heads", "2"),
+    *("--model.num-encoder-layers", "1"),
+    *("--model.feedforward-factor", "2"),
+    *("--epochs", "2"),
+    *("--batch-size", "4"),
+    *("--stride", "1"),
+    *("--accelerator", "cpu"),
+    "--quiet",
+)
 """Options that make the recipe `futr` as small."""
 
 

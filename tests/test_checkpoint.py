@@ -218,6 +218,14 @@ def test_a_broken_folder_is_named_in_one_sentence(folder: Path, act, sentence: s
     assert str(folder) in str(raised.value)
 
 
+def test_a_counting_model_belongs_to_its_labels(tmp_path: Path):
+    save_checkpoint(tmp_path, "n-gram", tiny("n-gram"), config_of("n-gram"), RUN)
+    edited("labels.json", lambda about: about["heads"]["action"].update(names=["a", "b"]))(tmp_path)
+    sentence = r"model.safetensors belongs to another label space .* label 3, got names for 2"
+    with pytest.raises(ValueError, match=sentence):
+        load_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(folder: Path, name: str):
     (folder / name).unlink()

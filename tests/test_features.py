@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actioncast.features import (
@@ -39,6 +39,7 @@ def test_every_type_and_order_reads_as_float32(tmp_path: Path, dtype: str, axis:
     np.testing.assert_array_equal(read, features(30)[4:20:3])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 7), st.integers(20, 30))
 def test_reading_is_slicing_with_the_last_vector_held(
     tmp_path_factory, start: int, end: int, stride: int, num_frames: int
@@ -176,6 +177,7 @@ def test_a_file_that_is_no_array_is_refused(tmp_path: Path, content: bytes):
         read_header(path)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 128))
 def test_no_bytes_crash_the_reader(tmp_path_factory, noise: bytes, at: int):
     path = tmp_path_factory.getbasetemp() / "fuzzed.npy"
@@ -290,6 +292,7 @@ def test_a_negative_blur_is_refused():
         LabelFeatures(np.zeros(3, int), 2, blur=-1)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 4))
 def test_warped_features_are_those_of_the_frames_shown(start: int, end: int, stride: int):
     index = np.array([0, 0, 1, 3, 3, 4, 7, 8, 8, 8])

@@ -102,14 +102,16 @@ class Counted:
     process: int = field(default_factory=os.getpid)
 
     def read(self, start: int, end: int, stride: int = 1) -> np.ndarray:
-        self.reads.append(start)
+        self.reads.append(end)
         if len(self.reads) == self.at and os.getpid() == self.process:
             self.act()
         return self.source.read(start, end, stride)
 
 
-def acting(dataset: Dataset, at: int, act: Callable[[], None]) -> Dataset:
-    reads: list[int] = []
+def acting(
+    dataset: Dataset, at: int, act: Callable[[], None], reads: list[int] | None = None
+) -> Dataset:
+    reads = [] if reads is None else reads
     videos = {
         name: replace(video, features=Counted(video.features, reads, at, act))
         for name, video in dataset.videos.items()
@@ -177,6 +179,19 @@ def test_one_seed_gives_one_result_and_another_another(data: Path, tmp_path: Pat
     assert rows(first) == rows(again)
 
 
+def test_every_epoch_shows_other_cuts_in_another_order(data: Path, tmp_path: Path) -> None:
+    config, dataset = prepare(folders.recipe(ratio_jitter=0.2, epochs=2), opened(data))
+    ends: list[int] = []
+    watched = acting(dataset, 0, interrupt, ends)
+    train_split(config, watched, "1", tmp_path / "run", CPU)
+    items = 3 * len(dataset.split("1").train)
+    assert len(ends) == 2 * items
+    assert sorted(ends[:items]) != sorted(ends[items:])
+    # A whole video is shown as it is.
+    whole = {dataset.videos[name].num_frames for name in dataset.split("1").train}
+    assert whole <= set(ends[:items]) & set(ends[items:])
+
+
 def test_the_callers_random_state_is_left_alone(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -191,15 +206,17 @@ class Gradients(Callback):
     def __init__(self) -> None:
         self.found: list[dict[str, Tensor]] = []
 
-    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:  # noqa: ARG002
         gradients = {n: p.grad.clone() for n, p in module.named_parameters()}
         self.found.append(gradients)
 
 
-def test_two_accumulated_halves_give_the_gradient_of_the_whole(data: Path) -> None:
+def test_two_accumulated_halves_give_the_gradient_of_the_whole(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """True where both halves count the same number of labels: every term is a mean."""
+    monkeypatch.chdir(tmp_path)
     config = folders.recipe(model=replace(folders.TINY, dropout=0.0), epochs=1)
-    x, y = one_batch(data, config)
     two = Item(0, 0.5), Item(0, 0.5)
     dataset = opened(data)
     cuts = CutVideos([dataset.videos["v0"]], config.protocol(), 1, len(folders.NAMES), Variation())
@@ -244,7 +261,9 @@ def test_bf16_trains_float32_weights(data: Path, tmp_path: Path) -> None:
     config = folders.recipe(epochs=1)
     folder = trained(data, tmp_path / "bf16", config, replace(CPU, precision="bf16"))
     full = trained(data, tmp_path / "fp32", config)
-    assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights(folder / "last").values())
+    assert all(
+        w.dtype == torch.float32 and w.isfinite().all() for w in weights(folder / "last").values()
+    )
     assert not same(folder / "last", full / "last")
     for name, weight in weights(full / "last").items():
         torch.testing.assert_close(weights(folder / "last")[name], weight, atol=0.02, rtol=0.1)
@@ -446,7 +465,6 @@ def test_a_state_that_holds_code_is_not_run(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "futr", *folders.SMALL, "--data", str(data), "--out", str(tmp_path / "runs")]
-    config, dataset = prepare(LIVELY, opened(data))
     folder = tmp_path / "runs" / "futr" / "split1"
     folder.mkdir(parents=True)
     state = {"epoch": 0, "state_dict": Evil(tmp_path / "ran")}
@@ -476,7 +494,7 @@ def test_a_full_disk_leaves_the_last_good_state(data: Path, tmp_path: Path) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
 
     try:
-        with pytest.raises(OSError, match="") as caught:
+        with pytest.raises(OSError, match="File too large") as caught:
             train_split(config, acting(dataset, 30, fill), "1", folder, CPU)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -558,4 +576,3 @@ def test_devices_2_trains_every_split_and_writes_once(tmp_path: Path) -> None:
         events = list((folder.parent / "logs").glob("events*"))
         assert len(events) == 1
     assert evaluate_run(load_run(runs / "futr"), LongTerm()).total["mean"] >= 0
-

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
@@ -193,6 +193,7 @@ def test_tasks_are_named_as_the_field_names_them():
 RATES = st.sampled_from([1.5, 5.0, 10.0, 15.0, 23.976, 29.97, 30.0, 59.94])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=300), RATES)
 def test_frames_come_back_from_their_timeline(labels: list[int], rate: float):
     frames = np.array(labels)
@@ -202,11 +203,13 @@ def test_frames_come_back_from_their_timeline(labels: list[int], rate: float):
     assert timeline.end == pytest.approx(len(frames) / rate)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), RATES)
 def test_seconds_are_frames(frames: int, rate: float):
     assert seconds_to_frames(frames_to_seconds(frames, rate), rate) == frames
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-1, 2), max_size=60))
 def test_runs_cover_every_frame_once_and_change_at_every_border(labels: list[int]):
     runs = run_lengths(np.array(labels, int))
@@ -249,6 +252,7 @@ def test_a_crop_cuts_segments_at_its_edges():
     assert len(timeline.crop(20, 30)) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=2, max_size=60), st.data())
 def test_a_crop_of_frames_is_a_slice(labels: list[int], data):
     frames = np.array(labels)

@@ -206,6 +206,8 @@ class Bench:
     """file whose tables are made anew"""
     workers: int = 2
     """models trained and scored at once"""
+    retrain: bool = False
+    """train learned models anew for each horizon source, instead of swapping the horizon alone"""
     json: bool = False
     """print the results as JSON"""
 
@@ -415,7 +417,7 @@ def bench(arguments: Bench) -> None:
     from actioncast import bench as benchmark  # noqa: PLC0415
 
     if arguments.what == "readme":
-        print(benchmark.write_readme(arguments.out, arguments.readme))
+        print(benchmark.write_readme(arguments.out.parent, arguments.readme))
         return
     results = benchmark.bench_labels(
         data=arguments.data,
@@ -427,6 +429,7 @@ def bench(arguments: Bench) -> None:
         out=arguments.out,
         runs=arguments.runs,
         workers=arguments.workers,
+        retrain=arguments.retrain,
     )
     if arguments.json:
         _print_json(results)

@@ -1,18 +1,18 @@
 """Anticipation from true labels on real data: every model, split, cell and horizon source."""
 
 import multiprocessing
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
-from actioncast.data import find_dataset
+from actioncast.data import find_dataset, open_dataset
 from actioncast.files import replace_file
 from actioncast.passport import Result, read_result, require_comparable, write_result
 from actioncast.progress import Reporter
@@ -23,8 +23,12 @@ from actioncast.runs import ALL, evaluate_run, load_run, train_run
 from actioncast.tables import Table, result_table, with_published
 from actioncast.training import Machine, TrainConfig
 
+DoneT = TypeVar("DoneT")
 LEARNED = {"futr": "futr-{dataset}-labels"}
 """Models that stand for a recipe of their own on each data set."""
+BENCHED = ("breakfast", "50salads")
+"""Data sets of the benchmark from labels, in the order of its tables."""
+INPUTS = ("input", "features_causal")
 HEADINGS = {
     HorizonSource.TRUE_LENGTH: "horizon from the true length of the video (what everybody "
     "publishes; it leaks that length)",
@@ -44,6 +48,16 @@ class Job:
     splits: tuple[str, ...]
     seed: int
     runs: Path
+    trained_on: HorizonSource = HorizonSource.TRUE_LENGTH
+    """Whose questions a learned model is trained on."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the trained model."""
+        name = f"{self.dataset}-{self.model}-seed{self.seed}"
+        if self.trained_on is not HorizonSource.TRUE_LENGTH:
+            name += f"-{self.trained_on}"
+        return self.runs / name
 
     def recipe(self) -> str:
         """The name of the recipe."""
@@ -61,6 +75,7 @@ def bench_labels(
     out: Path,
     runs: Path,
     workers: int = 2,
+    retrain: bool = False,
 ) -> dict[str, Result]:
     """Train and score models from true labels, and write one result file each.
 
@@ -74,6 +89,9 @@ def bench_labels(
         out: Where result files go, `<dataset>-<model>-<horizon source>.json`.
         runs: Where trained models go; a run found there is used again.
         workers: Processes.
+        retrain: Train learned models anew for each horizon source. Otherwise they are trained on
+            `true_length` and only the horizon is swapped, as published for FUTR (ActFusion,
+            Table 6).
 
     Raises:
         ValueError, FileNotFoundError: A model or data set does not exist.
@@ -93,53 +111,81 @@ def bench_labels(
             runs=runs,
         )
         recipe(one.recipe())
-        # A learned model is trained anew for each horizon source, so each is a job of its own.
-        jobs += [replace(one, horizons=(h,)) for h in horizons] if model in LEARNED else [one]
-    reporter, started = Reporter(every=0.0), time.monotonic()
+        if model in LEARNED and retrain:
+            jobs += [replace(one, horizons=(source,), trained_on=source) for source in horizons]
+        else:
+            jobs.append(one)
+    # Learned models take long, so each of their splits is a training of its own.
+    trainings = [
+        replace(job, splits=(split,))
+        for job in jobs
+        if job.model in LEARNED
+        for split in (open_dataset(job.dataset, data).splits if ALL in splits else splits)
+    ]
     found: dict[str, Result] = {}
     # Spawned, not forked: a fork of a process that has used torch's threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(jobs))), mp_context=context) as pool:
-        pending = [pool.submit(run_job, job) for job in jobs]
+    with ProcessPoolExecutor(max(1, workers), mp_context=context) as pool:
         try:
-            for done, future in enumerate(as_completed(pending), 1):
-                for name, result in future.result().items():
+            for _ in _done(pool, train_job, trainings, "train"):
+                pass
+            for results in _done(pool, score_job, jobs, "bench"):
+                for name, result in results.items():
                     found[name] = result
                     write_result(result, out / f"{name}.json")
-                reporter.say("bench", done, len(jobs), time.monotonic() - started)
+        except BrokenProcessPool:
+            raise ChildProcessError(
+                "a worker was killed, perhaps for lack of memory: try --workers 1"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    reporter.close()
     return dict(sorted(found.items()))
 
 
-def run_job(job: Job) -> dict[str, Result]:
-    """Train and score one model on one data set."""
+def _done(
+    pool: ProcessPoolExecutor, function: Callable[[Job], DoneT], jobs: Sequence[Job], what: str
+) -> Iterator[DoneT]:
+    """What jobs give, as they end; says how long the rest will take."""
+    reporter, started = Reporter(every=0.0), time.monotonic()
+    pending = [pool.submit(function, job) for job in jobs]
+    for done, future in enumerate(as_completed(pending), 1):
+        yield future.result()
+        reporter.say(what, done, len(jobs), time.monotonic() - started)
+    reporter.close()
+
+
+def train_job(job: Job) -> Path:
+    """Train one model on splits of one data set; what is trained already stays."""
     torch.set_num_threads(1)
-    name = job.recipe()
-    config = replace(recipe(name), dataset=job.dataset, seed=job.seed)
-    folder = job.runs / f"{job.dataset}-{job.model}-seed{job.seed}"
-    if job.model in LEARNED:
-        (source,) = job.horizons
-        config = for_horizon(config, source)
-        folder = folder.with_name(f"{folder.name}-{source}")
-    train_run(
-        name,
-        config,
-        folder,
+    config = replace(recipe(job.recipe()), dataset=job.dataset, seed=job.seed)
+    return train_run(
+        job.recipe(),
+        for_horizon(config, job.trained_on),
+        job.folder,
         data=job.data,
         splits=job.splits,
         machine=Machine(accelerator="cpu", quiet=True),
         resume=True,
     )
+
+
+def score_job(job: Job) -> dict[str, Result]:
+    """Score one model on one data set, trained first if it is not."""
+    train_job(job)
     loaded = [
-        one for one in load_run(folder, job.data) if ALL in job.splits or one.split in job.splits
+        one
+        for one in load_run(job.folder, job.data)
+        if ALL in job.splits or one.split in job.splits
     ]
-    return {
-        f"{job.dataset}-{job.model}-{source}": evaluate_run(loaded, LongTerm(horizon_source=source))
-        for source in job.horizons
-    }
+    results: dict[str, Result] = {}
+    for source in job.horizons:
+        swapped = job.model in LEARNED and source is not job.trained_on
+        note = f"trained on {job.trained_on} questions, only the horizon is swapped"
+        results[f"{job.dataset}-{job.model}-{source}"] = evaluate_run(
+            loaded, LongTerm(horizon_source=source), note=note if swapped else ""
+        )
+    return results
 
 
 def for_horizon(config: TrainConfig, source: HorizonSource) -> TrainConfig:
@@ -160,55 +206,86 @@ def tables(results: Mapping[str, Result]) -> str:
 
 
 def write_readme(results: Path, readme: Path) -> str:
-    """Put the tables of a folder of result files between the markers in a README.
+    """Make the tables of a README anew from result files.
+
+    Each folder of result files fills the lines between its markers, `<!-- NAME -->` and
+    `<!-- end of NAME -->`.
+
+    Args:
+        results: Folder whose folders hold result files, for example `results`.
+        readme: The file with the markers.
 
     Raises:
         FileNotFoundError, ValueError: There are no result files, or the README has no markers.
     """
-    files = sorted(results.glob("*.json"))
-    if not files:
-        raise FileNotFoundError(
-            f"{results} holds no result file; make them with: actioncast bench labels."
-        )
-    found = {path.stem: read_result(path) for path in files}
     if not readme.is_file():
         raise FileNotFoundError(f"the README {readme} does not exist; say --readme PATH.")
-    text = readme.read_text()
-    begin, end = "<!-- bench labels -->", "<!-- end of bench labels -->"
-    if begin not in text or end not in text:
-        raise ValueError(f"{readme} must hold the lines {begin} and {end}, got one without.")
-    tables_ = "\n\n".join(
-        f"**{heading}**\n\n{table.markdown()}" for heading, table in _tables(found)
-    )
-    made = re.sub(
-        f"{re.escape(begin)}.*{re.escape(end)}",
-        lambda _: f"{begin}\n{tables_}\n{end}",
-        text,
-        flags=re.DOTALL,
-    )
-    replace_file(readme, made.encode())
-    return f"wrote the tables of {len(found)} result files into {readme}"
+    text, written = readme.read_text(), 0
+    folders = sorted({path.parent for path in results.glob("*/*.json")})
+    if not folders:
+        raise FileNotFoundError(
+            f"{results} holds no folder of result files; make one with: actioncast bench labels."
+        )
+    for folder in folders:
+        begin, end = f"<!-- {folder.name} -->", f"<!-- end of {folder.name} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"{readme} must hold the lines {begin} and {end}, got one without.")
+        found = {path.stem: read_result(path) for path in sorted(folder.glob("*.json"))}
+        written += len(found)
+        made = "\n\n".join(
+            f"**{heading}**\n\n{table.markdown()}" for heading, table in _tables(found)
+        )
+        before, rest = text.split(begin, 1)
+        after = rest.split(end, 1)[1]
+        text = f"{before}{begin}\n{made}\n{end}{after}"
+    replace_file(readme, text.encode())
+    return f"wrote the tables of {written} result files into {readme}"
 
 
 def _tables(results: Mapping[str, Result]) -> list[tuple[str, Table]]:
-    made: list[tuple[str, Table]] = []
-    groups = sorted({(r.passport.dataset, r.passport.horizon_source) for r in results.values()})
+    """A table for each task, data set and horizon source, in that order of mention."""
+    groups: dict[tuple[str, str, str], dict[str, Result]] = {}
+    for result in results.values():
+        said = result.passport
+        rows = groups.setdefault((said.dataset, said.task, said.horizon_source), {})
+        rows[_row_name(result, rows)] = result
+    return [
+        (_heading(dataset, horizon), _table(dataset, task, horizon, groups[dataset, task, horizon]))
+        for dataset, task, horizon in sorted(groups, key=_place_in_order)
+    ]
+
+
+def _row_name(result: Result, taken: Mapping[str, Result]) -> str:
+    said = result.passport
+    # In the benchmark everybody reads the same input; elsewhere the row says what it read.
+    name = said.recipe if said.dataset in BENCHED else f"{said.recipe} ({said.input})"
+    if name in taken:
+        name += f", seed {', '.join(map(str, said.seeds))}"
+    return name
+
+
+def _table(dataset: str, task: str, horizon: str, rows: Mapping[str, Result]) -> Table:
+    benched = dataset in BENCHED
+    require_comparable(rows, ("selection",) if benched else ("selection", *INPUTS))
+    ordered = dict(sorted(rows.items(), key=lambda item: item[1].total["mean"]))
+    if task != "long_term":
+        return result_table(ordered)
+    table = result_table(ordered, [*CELLS, "mean"])
+    if benched and _source(horizon) is HorizonSource.TRUE_LENGTH:
+        return with_published(table, list(ordered.values()), published(dataset), CELLS)
+    return table
+
+
+def _heading(dataset: str, horizon: str) -> str:
+    said = HEADINGS[_source(horizon)] if horizon else "frame accuracy, edit, F1 and their mean"
+    return f"{dataset}, {said}"
+
+
+def _place_in_order(key: tuple[str, str, str]) -> tuple[int, str, bool, int]:
+    dataset, task, horizon = key
     order = list(HorizonSource)
-    for dataset, horizon in sorted(
-        groups, key=lambda g: (g[0] != "breakfast", order.index(_source(g[1])))
-    ):
-        rows = {
-            name.removeprefix(f"{dataset}-").removesuffix(f"-{_source(horizon)}"): result
-            for name, result in results.items()
-            if (result.passport.dataset, result.passport.horizon_source) == (dataset, horizon)
-        }
-        require_comparable(rows, ("selection",))
-        ordered = dict(sorted(rows.items(), key=lambda item: item[1].total["mean"]))
-        table = result_table(ordered, [*CELLS, "mean"])
-        if _source(horizon) is HorizonSource.TRUE_LENGTH:
-            table = with_published(table, list(ordered.values()), published(dataset), CELLS)
-        made.append((f"{dataset}, {HEADINGS[_source(horizon)]}", table))
-    return made
+    known = BENCHED.index(dataset) if dataset in BENCHED else len(BENCHED)
+    return known, dataset, task == "long_term", order.index(_source(horizon)) if horizon else 0
 
 
 def _source(horizon: str) -> HorizonSource:

@@ -124,6 +124,13 @@ def _fill(model: Anticipator, tensors: Mapping[str, Tensor], path: Path) -> None
             f"{path} belongs to another model, or to another label space, than the config.json "
             f"and labels.json beside it: {reason[0].strip()[:300]}"
         ) from None
+    # No shape tells how many labels a counting model has seen.
+    counted, num_labels = tensors.get("transcripts.labels"), len(model.taxonomy.labels)
+    if counted is not None and len(counted) and int(counted.max()) >= num_labels:
+        raise ValueError(
+            f"{path} belongs to another label space than the labels.json beside it: it has counted "
+            f"label {int(counted.max())}, got names for {num_labels}."
+        )
 
 
 def json_bytes(value: object) -> bytes:

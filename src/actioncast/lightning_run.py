@@ -88,7 +88,9 @@ class Training(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: self.lr_factor(epoch))
+        # Not the method itself, whose attributes would be written into the state to resume from.
+        factor = lambda epoch: self.lr_factor(epoch)  # noqa: E731, PLW0108
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "epoch"},
@@ -326,8 +328,10 @@ def fit(
             enable_version_counter=False,
         )
     )
-    loggers = [MetricsFile(folder / "logs" / "metrics.csv", done)]
-    loggers += [TensorBoardLogger(folder, "logs", "")]
+    loggers: list[Logger] = [
+        MetricsFile(folder / "logs" / "metrics.csv", done),
+        TensorBoardLogger(folder, "logs", ""),
+    ]
     with quiet():
         trainer = _trainer(config, machine, callbacks, loggers)
     with torch.random.fork_rng(), quiet(), _interruptible():

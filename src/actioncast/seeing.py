@@ -158,10 +158,12 @@ def forecast_input(
     labels = checkpoint.model.taxonomy.labels
     rate = rate or float(checkpoint.run["rate"])
     video = _own_video(Path(source), checkpoint.run["training"]["input"], checkpoint.model, rate)
-    seen = min(seconds_to_frames(now, rate) or video.num_frames, video.num_frames)
+    seen = min(seconds_to_frames(now, rate), video.num_frames) if now else video.num_frames
     if seen < 1:
         raise ValueError(f"--now must leave a frame to see, got {now} s at {rate:g} frames/s.")
-    question = Question(observed=seen, horizon=seconds_to_frames(horizon, rate) or seen)
+    question = Question(
+        observed=seen, horizon=max(1, seconds_to_frames(horizon, rate)) if horizon else seen
+    )
     dataset = Dataset(
         name=Path(source).stem,
         taxonomy=checkpoint.model.taxonomy,
@@ -182,7 +184,7 @@ def _asked(question: Question, video: Video, now: float, horizon: float) -> Ques
         seen = min(max(1, seconds_to_frames(now, video.rate)), video.num_frames)
         question = replace(question, observed=seen)
     if horizon:
-        question = replace(question, horizon=seconds_to_frames(horizon, video.rate))
+        question = replace(question, horizon=max(1, seconds_to_frames(horizon, video.rate)))
     return question
 
 

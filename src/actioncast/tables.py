@@ -61,7 +61,7 @@ def with_published(
         (
             row.mean,
             (
-                f"{row.method} [{row.mark}]",
+                f"{row.method}, {row.source} [{row.mark}]",
                 *[number(row.cells.get(cell)) for cell in cells],
                 number(row.mean),
             ),

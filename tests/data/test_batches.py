@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import actioncast.batches as module
@@ -33,6 +33,7 @@ def shown(batches: list[list[Item]]) -> list[Item]:
     return [item for batch in batches for item in batch]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 5))
 def test_every_video_is_shown_at_every_share_once_an_epoch(batch_size: int, epoch: int):
     source = sampler(batch_size=batch_size)
@@ -150,6 +151,7 @@ def labelled(video):
     return replace(video, features=source, observed_labels=source.frames)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0.01, 1.0))
 def test_a_warped_video_does_the_same_at_another_pace(seed: int, warp: float):
     video = labelled(VIDEOS[seed % len(VIDEOS)])
@@ -173,6 +175,7 @@ def test_features_are_warped_as_their_labels_are():
     np.testing.assert_array_equal(video.frames()[whence], other.frames())
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0.1, 1.0))
 def test_exchanged_labels_stand_in_input_and_target_alike(seed: int, relabel: float):
     video = labelled(VIDEOS[seed % len(VIDEOS)])

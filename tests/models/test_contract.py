@@ -195,11 +195,11 @@ def test_same_input_same_answer_whatever_the_global_seed(name: str, dataset: Dat
     model = model_of(name, dataset)
     x, _ = batch(dataset)
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     first = model.predict(x)
     state = torch.get_rng_state()
     torch.manual_seed(2)
-    np.random.seed(2)  # noqa: NPY002
+    np.random.seed(2)
     again = model.predict(x)
     for one, two in zip(first, again, strict=True):
         assert_equal(one, two)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actioncast.data.collate import cut
@@ -244,6 +244,7 @@ def test_a_window_of_the_true_length_ends_with_the_frames_asked_for():
         assert elsewhere.window(t, 0.3, 0.5)[1] == int(0.8 * t)
 
 
+@settings(deadline=None)
 @given(
     num_frames=st.integers(1, 20_000),
     alpha=st.sampled_from([0.2, 0.3]),
@@ -274,6 +275,7 @@ def test_one_question_for_each_observed_share():
     assert set(PROTOCOLS) == {"segmentation", "long_term"}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50_000), st.sampled_from([0.1, 0.2, 0.3, 0.5]))
 def test_counts_truncate(num_frames: int, ratio: float):
     assert 0 <= ratio * num_frames - future_frames(num_frames, ratio) < 1
@@ -305,6 +307,7 @@ def test_halves_of_a_video_fit_together():
 # Transcripts
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
 def test_shares_of_a_transcript_sum_to_one(labels: list[int]):
     told = transcript(np.array(labels))

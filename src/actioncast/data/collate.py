@@ -33,8 +33,8 @@ class Sample:
 
 
 Anchor = Literal["start", "end"]
-"""Which observed frame is always read where not every frame is: the first, as published, or the last,
-so that a stride never hides what has just begun."""
+"""Which observed frame is always read where not every frame is: the first, as published, or the
+last, so that a stride never hides what has just begun."""
 
 
 def first_step(observed: int, stride: int, anchor: Anchor) -> int:

@@ -90,6 +90,11 @@ def score_long_term(
         for ratio in protocol.observed_ratios
         for video in videos
     ]
+    if unseen := [video.id for video, question in asked if not question.observed]:
+        raise ValueError(
+            f"video {unseen[0]} is so short that a share of {min(protocol.observed_ratios):g} "
+            "leaves no frame to see; take it out of the split, or observe a larger share."
+        )
     futures: dict[int, list[Frames]] = {}
     for i, answer in answers(model, asked, config, progress):
         futures[i] = _futures(answer, combine)

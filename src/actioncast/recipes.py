@@ -32,21 +32,26 @@ FUTR_50SALADS = TrainConfig(
 )
 FUTR_BREAKFAST_LABELS = replace(
     FUTR_BREAKFAST,
-    model=FUTRConfig(max_positions=400),
+    model=FUTRConfig(max_positions=1500),
     input="labels",
     stride=30,
+    # A step is 2 s: the action that has just begun must not fall between two of them.
+    anchor="end",
     epochs=20,
-    batch_size=32,
     warmup_epochs=2,
-    ratio_jitter=0.1,
+    ratio_jitter=0.15,
+    warp=0.3,
+    # Rare actions are copied as surely as frequent ones only if every action is seen often.
+    relabel=0.4,
+    selection="last",
 )
 FUTR_50SALADS_LABELS = replace(
-    FUTR_50SALADS,
-    model=FUTRConfig(num_queries=20, max_positions=700),
-    input="labels",
-    stride=30,
-    epochs=60,
-    ratio_jitter=0.1,
+    FUTR_BREAKFAST_LABELS,
+    model=FUTRConfig(num_queries=20, max_positions=1500),
+    dataset="50salads",
+    epochs=100,
+    batch_size=8,
+    warmup_epochs=5,
 )
 FUTR_CAD120 = TrainConfig(
     model=FUTRConfig(num_queries=12, max_positions=300, dropout=0.3),

@@ -372,11 +372,12 @@ def test_a_written_folder_may_lack_features_and_have_background(tmp_path: Path) 
         )
         for name, video in dataset.videos.items()
     }
-    write_frame_labels(replace(dataset, taxonomy=taxonomy, videos=videos), tmp_path)
+    changed = replace(dataset, taxonomy=taxonomy, videos=videos)
+    write_frame_labels(changed, tmp_path)
     read = open_frame_labels(tmp_path)
     assert read.taxonomy.labels.background == {"idle"}
     assert not (tmp_path / "features").exists()
-    assert read.fingerprint() == dataset.fingerprint()
+    assert read.fingerprint() == changed.fingerprint() != dataset.fingerprint()
 
 
 def test_a_full_folder_is_not_written_over(tmp_path: Path) -> None:

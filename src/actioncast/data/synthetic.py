@@ -108,7 +108,7 @@ class SyntheticConfig:
     """Frames per second."""
     feature_dim: int = 16
     """Width of a feature vector, at least the number of actions."""
-    noise: float = 0.5
+    noise: float = 0.35
     """Standard deviation of the noise in each feature; the vectors of actions have length 1."""
     seed: int = 0
     """Of everything that is drawn."""

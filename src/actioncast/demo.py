@@ -1,14 +1,17 @@
 """The main job on an embedded data set: train, score, forecast one video, look at it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
+from actioncast.data.synthetic import SyntheticConfig, anticipation_ceiling
 from actioncast.passport import Result, write_result
 from actioncast.plotting import TimelineRow, draw_timelines, print_timeline
 from actioncast.progress import Reporter
 from actioncast.protocols import LongTerm
 from actioncast.recipes import recipe
-from actioncast.runs import evaluate_run, load_run, train_run, trained_protocol
+from actioncast.runs import Loaded, evaluate_run, load_run, train_run, trained_protocol
 from actioncast.seeing import Forecast, forecast_video
 from actioncast.tables import result_table
 from actioncast.training import Machine
@@ -54,6 +57,7 @@ def run_demo(out: Path) -> list[Path]:
     print("\nMean over classes (MoC) on the test videos, observed share/horizon share; higher is")
     print("better. The baselines read true labels, FUTR reads noisy features.\n")
     print(result_table(results).plain())
+    print(_against_the_ceiling(results, loaded))
     best = forecasts["futr"]
     print(f"\nFUTR on {video.id}, {best.now:.1f} s seen:\n")
     print_timeline(best.timeline, best.now)
@@ -64,3 +68,23 @@ def run_demo(out: Path) -> list[Path]:
         draw_timelines(rows, picture, title=f"{video.id}: past | now | future", now=best.now)
     print("\n" + "\n".join(f"wrote {picture}" for picture in pictures))
     return pictures
+
+
+def _against_the_ceiling(results: Mapping[str, Result], loaded: Loaded) -> str:
+    """Frames named right, beside what nobody can beat: the grammar of the videos is known."""
+    config, protocol, cell = SyntheticConfig(), LongTerm(), f"mof {OBSERVED:g}/0.5"
+    videos = loaded.dataset.select(loaded.dataset.split("1").test)
+    ceilings = [
+        anticipation_ceiling(
+            config, [(video, protocol.question(video.num_frames, OBSERVED, video.rate))]
+        )
+        for video in videos
+    ]
+    said = ", ".join(
+        f"{name} {mean(row[cell] for row in result.videos.values()):.0f} %"
+        for name, result in results.items()
+    )
+    return (
+        f"\nFrames of the next half named right, {OBSERVED:.0%} seen: {said}.\n"
+        f"The best possible forecaster expects {100 * mean(ceilings):.0f} %."
+    )

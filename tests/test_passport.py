@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,17 @@ def test_a_list_is_no_result(tmp_path: Path):
     (tmp_path / "r.json").write_text("[]")
     with pytest.raises(ValueError, match=r"r.json: Result: .*, got \[\]"):
         read_result(tmp_path / "r.json")
+
+
+def test_a_score_of_nothing_is_null_in_strict_json_and_nan_here(tmp_path: Path):
+    write_result(RESULT, tmp_path / "a.json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    value = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert value["videos"]["1/rgb-01-1"]["mof 0.2/0.1"] is None
+    assert math.isnan(read_result(tmp_path / "a.json").videos["1/rgb-01-1"]["mof 0.2/0.1"])
 
 
 def test_a_missing_result_is_named(tmp_path: Path):

@@ -5,6 +5,8 @@ disk or a kill leaves the last good checkpoint.
 """
 
 import json
+import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -139,7 +141,7 @@ def json_bytes(value: object) -> bytes:
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses, enumerations, tuples, sets and paths as what JSON knows."""
+    """Dataclasses, enumerations, tuples, sets, paths and NaN (null) as what JSON knows."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -150,6 +152,8 @@ def to_json(value: Any) -> Any:
         return [to_json(item) for item in value]
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, float) and math.isnan(value):
+        return None
     return str(value) if isinstance(value, Path) else value
 
 
@@ -207,6 +211,12 @@ def _taxonomy(path: Path) -> Taxonomy:
         ) from None
 
 
+def _is_pickled(path: Path) -> bool:
+    """Whether a file looks like what torch writes: a zip archive, or a bare pickle."""
+    with path.open("rb") as file:
+        return file.read(4)[:1] == b"\x80" or zipfile.is_zipfile(path)
+
+
 def read_official(path: Path, trust: bool = False) -> dict[str, Tensor]:
     """Read the tensors of somebody else's checkpoint: `.safetensors`, or a PyTorch file.
 
@@ -230,7 +240,7 @@ def read_official(path: Path, trust: bool = False) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=not trust)
     except Exception as error:
-        if not trust and "weights_only" in str(error).lower():
+        if not trust and _is_pickled(path) and "weights_only" in str(error).lower():
             raise ValueError(
                 f"{path} holds more than tensors, and reading it could run any code in it; say "
                 "--trust if you know who made it."

@@ -1,6 +1,7 @@
 """What exactly was measured, and a refusal to compare what cannot be compared."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -99,6 +100,11 @@ def read_result(path: Path) -> Result:
             f"{path} must be a result file in JSON, got {error}; give a file that "
             "`actioncast evaluate` wrote."
         ) from None
+    if isinstance(value, dict):
+        # A class without a frame has no score: NaN here, null in JSON.
+        for part in ("total", "splits", "videos", "recordings"):
+            if part in value:
+                value[part] = _with_nan(value[part])
     result = from_json(Result, value, str(path))
     if result.format != FORMAT:
         raise ValueError(
@@ -106,6 +112,12 @@ def read_result(path: Path) -> Result:
             "version of actioncast."
         )
     return result
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    return math.nan if value is None else value
 
 
 def differences(passports: Sequence[Passport]) -> dict[str, list[str]]:

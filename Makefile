@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test lint types install clean
 
 demo: $(STAMP)
-	$(RUN)/actioncast demo
+	OMP_NUM_THREADS=1 $(RUN)/actioncast demo
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal

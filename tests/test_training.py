@@ -29,7 +29,8 @@ from actioncast.features import FeatureSource
 from actioncast.lightning_run import Training, _trainer, epochs_done
 from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.protocols import LongTerm
-from actioncast.runs import checkpoints, evaluate_run, load_run, train_run
+from actioncast.runs import checkpoints, load_run, train_run
+from actioncast.scoring import evaluate_run
 from actioncast.training import PLAN, RESUME, Machine, TrainConfig, build, prepare, train_split
 from actioncast.types import Observation, Target
 

@@ -19,7 +19,8 @@ from actioncast.progress import Reporter
 from actioncast.protocols import HorizonSource, LongTerm
 from actioncast.published import CELLS, published
 from actioncast.recipes import recipe
-from actioncast.runs import ALL, evaluate_run, load_run, train_run
+from actioncast.runs import ALL, load_run, train_run
+from actioncast.scoring import evaluate_run
 from actioncast.tables import Table, result_table, with_published
 from actioncast.training import Machine, TrainConfig
 

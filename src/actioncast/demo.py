@@ -5,13 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+import torch
+
 from actioncast.data.synthetic import SyntheticConfig, anticipation_ceiling
 from actioncast.passport import Result, write_result
 from actioncast.plotting import TimelineRow, draw_timelines, print_timeline
 from actioncast.progress import Reporter
 from actioncast.protocols import LongTerm
 from actioncast.recipes import recipe
-from actioncast.runs import Loaded, evaluate_run, load_run, train_run, trained_protocol
+from actioncast.runs import Loaded, load_run, train_run, trained_protocol
+from actioncast.scoring import evaluate_run
 from actioncast.seeing import Forecast, forecast_video
 from actioncast.tables import result_table
 from actioncast.training import Machine
@@ -35,6 +38,8 @@ def run_demo(out: Path) -> list[Path]:
     Returns:
         The pictures.
     """
+    # Nets this small are slower on several threads, and sometimes many times slower.
+    torch.set_num_threads(1)
     results: dict[str, Result] = {}
     forecasts: dict[str, Forecast] = {}
     for name, recipe_name in MODELS.items():

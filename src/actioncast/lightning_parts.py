@@ -1,0 +1,265 @@
+"""What lightning's Trainer is given: order, selection, progress, and how state reaches the disk."""
+
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from actioncast.batches import ShuffledBatches
+from actioncast.checkpoint import save_checkpoint
+from actioncast.data import Video
+from actioncast.evaluation import selection_score
+from actioncast.files import replace_file
+from actioncast.models.base import Anticipator
+from actioncast.progress import Reporter
+from actioncast.training import TrainConfig
+from actioncast.types import Observation, Target
+
+
+class Training(lightning.LightningModule):
+    """Sums a model's losses; AdamW, linear warm-up and cosine by epoch."""
+
+    def __init__(self, model: Anticipator, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Seed dropout by epoch, so that a resumed run draws what an unbroken one draws.
+
+        Not when an epoch starts: lightning does not say so of the first one after resuming.
+        """
+        if batch_idx == 0:
+            torch.manual_seed(hash((self.config.seed, self.current_epoch, self.global_rank)))
+
+    def training_step(self, batch: tuple[Observation, Target], _: int) -> Tensor:
+        """One batch."""
+        x, y = batch
+        losses = self.model.losses(x, y)
+        total = torch.stack(list(losses.values())).sum()
+        logged = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(
+            {**logged, "train/loss": total.detach(), "lr": self._lr()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(x),
+            sync_dist=self.trainer.world_size > 1,
+        )
+        return total
+
+    def _lr(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def transfer_batch_to_device(
+        self,
+        batch: tuple[Observation, Target],
+        device: torch.device,
+        dataloader_idx: int,  # noqa: ARG002
+    ) -> tuple[Observation, Target]:
+        """Move a batch; lightning cannot move frozen dataclasses."""
+        x, y = batch
+        return x.to(device), y.to(device)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW and its schedule."""
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+        )
+        # Not the method itself, whose attributes would be written into the state to resume from.
+        factor = lambda epoch: self.lr_factor(epoch)  # noqa: E731, PLW0108
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "epoch"},
+        }
+
+    def lr_factor(self, epoch: int) -> float:
+        """Learning rate of an epoch as a share of the peak (FUTR: LinearWarmupCosine by epoch)."""
+        warmup, epochs = min(self.config.warmup_epochs, self.config.epochs), self.config.epochs
+        if epoch < warmup:
+            if self.config.warmup_from_zero:
+                return epoch / max(warmup - 1, 1)
+            return (epoch + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1)))
+
+
+class Order(Callback):
+    """Tells the sampler which epoch it is; lightning tells samplers of items, not of batches."""
+
+    def __init__(self, sampler: ShuffledBatches) -> None:
+        self.sampler = sampler
+
+    def on_train_epoch_start(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
+        """Draw another order, other shares and other paces."""
+        self.sampler.set_epoch(trainer.current_epoch)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes the state to resume from so that the last good file survives a kill or a full disk."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Serialise in memory: torch hides a full disk behind an error of its own."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace_file(Path(path), content.getvalue())
+
+
+class MetricsFile(Logger):
+    """Metrics as CSV, one row an epoch; a resumed run goes on with the rows it has.
+
+    Lightning's own logger deletes them.
+    """
+
+    def __init__(self, path: Path, epochs_done: int) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: dict[int, dict[str, Any]] = {}
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = {int(row["epoch"]): dict(row) for row in csv.DictReader(file)}
+            self.rows = {epoch: row for epoch, row in rows.items() if epoch < epochs_done}
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """None."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """They stand in the checkpoint."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add to the row of an epoch and write the file."""
+        epoch = int(metrics["epoch"])
+        row = {"epoch": epoch, "step": step, **self.rows.get(epoch, {})}
+        self.rows[epoch] = row | {k: v for k, v in metrics.items() if k != "epoch"}
+        columns = dict.fromkeys(name for row in self.rows.values() for name in row)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(columns))
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        replace_file(self.path, text.getvalue().encode())
+
+
+class Selector(Callback):
+    """Scores held-out videos now and then and keeps the best checkpoint."""
+
+    def __init__(
+        self,
+        name: str,
+        config: TrainConfig,
+        held: Sequence[Video],
+        folder: Path,
+        run: Mapping[str, Any],
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.held = list(held)
+        self.folder = folder
+        self.run = run
+        self.best = -math.inf
+        self.best_epoch = -1
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Training) -> None:  # type: ignore[override]
+        """Validate, save, say how far training is."""
+        epoch, last = trainer.current_epoch, trainer.current_epoch + 1 == self.config.epochs
+        due = self.config.selection != "last" and (
+            (epoch + 1) % self.config.validate_every == 0 or last
+        )
+        if due and trainer.is_global_zero:
+            score = selection_score(module.model, self.held, self.config)
+            module.train()
+            # The step of what lightning logs of this epoch.
+            step = trainer.global_step - 1
+            for logger in trainer.loggers:
+                logger.log_metrics({"validation/score": score, "epoch": epoch}, step=step)
+            if score > self.best or self.best_epoch < 0:
+                self.best, self.best_epoch = score, epoch
+                self._save(module, "best", {"epoch": epoch, "score": score})
+        if last and trainer.is_global_zero:
+            if self.config.selection == "last":
+                self._save(module, "best", {"epoch": epoch})
+            self._save(module, "last", {"epoch": epoch})
+        trainer.strategy.barrier("selection")
+
+    def _save(self, module: Training, folder: str, chosen: Mapping[str, Any]) -> None:
+        run = {**self.run, **chosen}
+        save_checkpoint(self.folder / folder, self.name, module.model, self.config.model, run)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+
+class Remaining(Callback):
+    """Says how far training is and how long it will still take."""
+
+    def __init__(self, what: str, selector: Selector) -> None:
+        self.what = what
+        self.selector = selector
+        self.reporter = Reporter()
+        self.started = self.said = 0.0
+        self.first_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Start the clock; a resumed run counts from where it resumed."""
+        self.started = self.said = time.monotonic()
+        self.first_step = trainer.current_epoch * max(int(trainer.num_training_batches), 1)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Report now and then."""
+        now = time.monotonic()
+        if now - self.said < self.reporter.every or not trainer.is_global_zero:
+            return
+        self.said = now
+        batches = int(trainer.num_training_batches)
+        done = trainer.current_epoch * batches + batch_idx + 1 - self.first_step
+        total = (trainer.max_epochs or 0) * batches - self.first_step
+        loss = trainer.callback_metrics.get("train/loss")
+        more = f", epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        more += f", loss {float(loss):.3f}" if loss is not None else ""
+        more += f", best {self.selector.best:.2f}" if math.isfinite(self.selector.best) else ""
+        self.reporter.say(self.what, done, total, now - self.started, more)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Leave the line."""
+        self.reporter.close()

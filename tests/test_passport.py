@@ -63,7 +63,8 @@ def test_exactly_the_fields_that_must_agree_forbid_a_comparison(name: str):
 
 
 def test_who_made_a_result_may_differ_and_nothing_else():
-    free = {"num_videos", "selection", "model", "recipe", "seeds", "version", "commit", "note"}
+    free = {"num_videos", "selection", "model", "recipe", "trained_on"}
+    free |= {"seeds", "version", "commit", "note"}
     assert {field.name for field in fields(Passport)} - set(MUST_AGREE) == free
 
 

@@ -14,6 +14,9 @@ from actioncast.protocols import LongTerm, Question
 from actioncast.timeline import Taxonomy, Timeline, run_lengths
 from actioncast.types import Observation, Target
 
+FARTHEST = 3.0
+"""Deviations by which a segment is stretched at most: a warped video has a longest length."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -32,7 +35,8 @@ class Variation:
     warp: float = 0.0
     """Standard deviation of the logarithm of the factor by which each segment is stretched."""
     relabel: float = 0.0
-    """Share of segments that carry another label, in input and target alike (labels as input)."""
+    """Share of segments whose label is drawn anew from all, in input and target alike (labels as
+    input); one that draws its own or its neighbour's label stays or merges."""
 
     def __bool__(self) -> bool:
         return bool(self.warp or self.relabel)
@@ -79,7 +83,9 @@ class ShuffledBatches(Sampler[list[Item]]):
     """Every video at every observed share once an epoch, in batches of like length.
 
     The order and the shares drawn depend on seed and epoch alone, so that training resumed at an
-    epoch goes on as if it had never stopped. Under DDP each process takes every n-th batch.
+    epoch goes on as if it had never stopped. Under DDP each process takes every n-th batch: a step
+    then averages as many batches as there are processes, and batches that do not go round are left
+    out of the epoch.
 
     Args:
         videos: Training videos.
@@ -174,7 +180,7 @@ def training_batches(
 def varied(video: Video, variation: Variation, seed: int) -> Video:
     """The same video acted at another pace, or with other actions in places.
 
-    No segment vanishes; the same seed varies the same way.
+    No segment is stretched by more than `FARTHEST` deviations; the same seed varies the same way.
 
     Raises:
         ValueError: Labels are to be exchanged, but the input is not the true labels.
@@ -182,7 +188,7 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
     rng = np.random.default_rng(seed)
     frames = video.frames()
     runs = run_lengths(frames)
-    factors = np.exp(rng.normal(0, variation.warp, len(runs)))
+    factors = np.exp(variation.warp * np.clip(rng.normal(size=len(runs)), -FARTHEST, FARTHEST))
     index = np.concatenate(
         [
             np.linspace(first, end, max(1, round((end - first) * factor)), endpoint=False)

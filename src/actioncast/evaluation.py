@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actioncast.training import TrainConfig
 
 Frames = Int[np.ndarray, " _"]
+Counts = Int[np.ndarray, " label"]
 Combine = Literal["most_likely", "mean_of_samples", "best_of_samples"]
 """Which future is scored: the most likely one, every sampled one (scores averaged), or for each
 video and window the sample that scores best, which an oracle chose."""
@@ -217,10 +218,15 @@ def _best(
                     moc_counts(_whole(draw, end - start), labels[start:end], num_labels)
                     for draw in draws
                 ]
-                best = max(counts, key=lambda pair: moc(*pair)) if end > start else counts[0]
+                best = max(counts, key=_merit) if end > start else counts[0]
                 correct, frames = correct + best[0], frames + best[1]
             total[f"moc {ratio:g}/{beta:g}"] = moc(correct, frames)
     return total
+
+
+def _merit(counts: tuple[Counts, Counts]) -> tuple[float, int]:
+    """MoC, and frames hit among samples that differ by rounding alone."""
+    return round(moc(*counts), 9), int(counts[0].sum())
 
 
 def _window_accuracy(truth: Frames, window: tuple[int, int]) -> Callable[[Frames], float]:

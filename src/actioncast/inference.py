@@ -78,7 +78,13 @@ def answers(
 
 
 def forecast(
-    model: Anticipator, video: Video, *, now: float, horizon: float, stride: int = 1
+    model: Anticipator,
+    video: Video,
+    *,
+    now: float,
+    horizon: float,
+    stride: int = 1,
+    anchor: Anchor = "start",
 ) -> Prediction:
     """Show a model the first seconds of a video and ask for the next ones.
 
@@ -88,6 +94,7 @@ def forecast(
         now: Seconds seen.
         horizon: Seconds to anticipate.
         stride: Every how many frames the model reads one; as in its training.
+        anchor: Which observed frame is always read; as in its training.
 
     Raises:
         ValueError: Nothing is seen, or the video has no features.
@@ -96,7 +103,8 @@ def forecast(
     if seen < 1:
         raise ValueError(f"now must leave a frame to see, got {now} s at {video.rate:g} frames/s.")
     question = Question(observed=seen, horizon=seconds_to_frames(horizon, video.rate))
-    ((_, answer),) = answers(model, [(video, question)], InferenceConfig(stride=stride))
+    config = InferenceConfig(stride=stride, anchor=anchor)
+    ((_, answer),) = answers(model, [(video, question)], config)
     return answer.prediction
 
 

@@ -28,7 +28,7 @@ class Passport:
     observed_ratios: tuple[float, ...] = ()
     horizon_ratios: tuple[float, ...] = ()
     horizon_source: str = ""
-    """`true_length` (leaks it), `observed_multiple x 4`, `seconds 300`; empty for segmentation."""
+    """`true_length x 0.5` (leaks it), `observed_multiple x 4`, `seconds 300`; else empty."""
     input: str
     """What the model saw: features, true labels, predicted labels."""
     features_causal: str
@@ -41,6 +41,8 @@ class Passport:
     """How the checkpoint was chosen."""
     model: str
     recipe: str
+    trained_on: str = ""
+    """Whose questions trained the model; under another `horizon_source` the horizon is swapped."""
     seeds: tuple[int, ...]
     version: str
     commit: str

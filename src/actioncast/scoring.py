@@ -16,7 +16,7 @@ from actioncast.evaluation import (
 from actioncast.passport import Passport, Result
 from actioncast.progress import Progress, silent
 from actioncast.protocols import HorizonSource, LongTerm, Segmentation
-from actioncast.runs import Loaded
+from actioncast.runs import Loaded, trained_protocol
 from actioncast.training import (
     commit,
 )
@@ -123,6 +123,7 @@ def passport_of(
         else "none: counted on all training videos",
         model=first.checkpoint.name,
         recipe=str(run.get("recipe", "")),
+        trained_on="" if _counts(first) else horizon_name(trained_protocol(first)),
         seeds=tuple(sorted({int(one.training["seed"]) for one in loaded})),
         version=str(run.get("version", "")),
         commit=str(run.get("commit", "")) or commit(),
@@ -142,7 +143,7 @@ def horizon_name(protocol: LongTerm) -> str:
     """The horizon source with its number."""
     match protocol.horizon_source:
         case HorizonSource.TRUE_LENGTH:
-            return "true_length (leaks the video's length)"
+            return f"true_length x {protocol.asked_ratio:g} (leaks the video's length)"
         case HorizonSource.OBSERVED_MULTIPLE:
             return f"observed_multiple x {protocol.multiple:g}"
         case HorizonSource.SECONDS:
@@ -151,7 +152,7 @@ def horizon_name(protocol: LongTerm) -> str:
 
 def _metric(long_term: bool, legacy: bool) -> str:
     if long_term:
-        return "MoC pooled over the videos of a split; missing frames are wrong"
+        return "MoC pooled over the videos of a split; frames asked for and missing are wrong"
     end = "ends one frame early (legacy)" if legacy else "ends at the last frame"
     return f"frame accuracy, edit, F1; the last segment {end}"
 

@@ -1,6 +1,7 @@
 """Training: one LightningModule around any model, and what a run writes to disk."""
 
 import json
+import math
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import torch
 import tyro
 
 from actioncast import __version__
+from actioncast.batches import FARTHEST
 from actioncast.checkpoint import json_bytes, save_checkpoint, to_json
 from actioncast.data import Dataset, LabelInput, Video, inner_split
 from actioncast.data.collate import Anchor
@@ -52,8 +54,8 @@ class TrainConfig:
     """each segment of a training video is stretched by exp of a normal of this deviation, drawn
     anew each time it is shown; 0 shows videos as they are"""
     relabel: float = 0.0
-    """share of a training video's segments that carry another label, in input and target alike,
-    drawn anew each time it is shown; for labels as input"""
+    """share of a training video's segments whose label is drawn from all, in input and target
+    alike, anew each time it is shown; for labels as input"""
     horizon_source: HorizonSource = HorizonSource.TRUE_LENGTH
     """who says how many frames to anticipate in training"""
     multiple: float = 4.0
@@ -119,7 +121,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where training runs; changes its speed, not what is learned (precision apart)."""
+    """Where training runs.
+
+    Precision changes what is learned a little; so do more devices, each of which takes batches of
+    `batch_size`: n devices make steps of n batches at the same learning rate.
+    """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """auto is a GPU where there is one"""
@@ -175,11 +181,17 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
             for v in dataset.videos.values()
         ),
     )
-    steps = -(-longest // config.stride)
+    steps = math.ceil(longest * math.exp(FARTHEST * config.warp) / config.stride)
     if hasattr(model, "max_positions") and model.max_positions < steps:
         raise ValueError(
-            f"the longest observation has {steps} steps at stride {config.stride}, the model has "
-            f"{model.max_positions} positions; raise --stride or --model.max-positions."
+            f"the longest observation can have {steps} steps at stride {config.stride} and warp "
+            f"{config.warp:g}, the model has {model.max_positions} positions; raise --stride or "
+            "--model.max-positions."
+        )
+    if config.anchor == "end" and config.stride > 1 and not hasattr(model, "feature_dim"):
+        raise ValueError(
+            f"a model that counts reads steps from the first frame, got --anchor end with stride "
+            f"{config.stride}; say --stride 1 or --anchor start."
         )
     return config, dataset
 

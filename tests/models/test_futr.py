@@ -396,7 +396,10 @@ def test_the_end_has_a_duration_only_when_it_takes_time() -> None:
     beyond = target(durations=torch.tensor([[0.2, 0.5, 0.3, nan], [1.0, nan, nan, nan]]))
     within = target(durations=torch.tensor([[0.2, 0.5, nan, nan], [1.0, nan, nan, nan]]))
     model = tiny()
-    assert model.losses(x, beyond)["duration"] == model.losses(x, within)["duration"]
+    whole = target(durations=torch.tensor([[0.2 / 0.7, 0.5 / 0.7, nan, nan], [1.0, nan, nan, nan]]))
+    shared_out, exact = model.losses(x, beyond)["duration"], model.losses(x, whole)["duration"]
+    torch.testing.assert_close(shared_out, exact)
+    assert not torch.isclose(shared_out, model.losses(x, within)["duration"])
 
     timed = tiny(replace(TINY, end_takes_time=True))
     raw = timed(x.features, x.valid)[2]

@@ -13,6 +13,9 @@ from jaxtyping import Float, Int, Shaped, UInt64
 
 from actioncast.layers.transcripts import Corpus, SuffixIndex, Transcript
 
+TIE = 1e-9
+"""Durations this close, in shares or seconds, are the same number."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DurationPool:
@@ -31,10 +34,13 @@ class DurationPool:
         return cls(values[order], starts)
 
     def lasting(self, label: int, elapsed: float) -> tuple[int, int]:
-        """The range of the label's values above `elapsed`; of all labels' when it has none."""
+        """The range of the label's values of at least `elapsed`; of all labels' when it has none.
+
+        After `elapsed` frames an action may just have ended: nobody has seen the next frame.
+        """
         for group in (label, -2):
             low, high = self.starts[group], self.starts[group + 1]
-            low += np.searchsorted(self.values[low:high], elapsed, "right")
+            low += np.searchsorted(self.values[low:high], elapsed - TIE, "left")
             if low < high:
                 break
         return int(low), int(high)
@@ -155,10 +161,10 @@ def roll_out(
 ) -> Rollouts:
     """Draw `num` futures of each video up to its limit.
 
-    The action going on lasts as long as one drawn from those that were longer than the elapsed
-    time: of its label, else of all labels, else it ends at once. The label of what follows depends
-    on the labels before, its duration on the label alone. The first futures are the same whatever
-    their number.
+    The action going on lasts as long as one drawn from those that were at least as long as the
+    elapsed time: of its label, else of all labels, else it ends at once. The label of what follows
+    depends on the labels before, its duration on the label alone. The first futures are the same
+    whatever their number.
     """
     video = np.repeat(np.arange(len(outset)), num)
     futures = np.arange(len(video))

@@ -86,8 +86,8 @@ class NGram(TranscriptAnticipator):
     """Appends the label that most often followed the longest known suffix, again and again.
 
     An action lasts the mean duration of its label in training, and the action going on lasts the
-    mean of those that were longer than it is by now: of its label, else of all, else it ends at
-    once. Samples draw labels and durations instead.
+    mean of those that were at least as long as it is by now: of its label, else of all, else it
+    ends at once. Samples draw labels and durations instead.
     """
 
     def __init__(self, config: NGramConfig, taxonomy: Taxonomy) -> None:

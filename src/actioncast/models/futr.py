@@ -288,7 +288,10 @@ class FUTR(Anticipator):
         shares = F.pad(y.durations, room, value=torch.nan)
         is_end = actions == self.end
         if not self.config.end_takes_time:
-            return actions, shares.masked_fill(is_end, torch.nan)
+            # The actions fill the horizon: what lies beyond the end of the video is shared out.
+            ends = y.durations.masked_fill(y.future != self.end, 0.0)
+            beyond = ends.nan_to_num().sum(1, keepdim=True)
+            return actions, (shares / (1 - beyond)).masked_fill(is_end, torch.nan)
         # An end without a number lies beyond the horizon and so takes none of it.
         takes_none = is_end & shares.isnan() & ~shares.isnan().all(1, keepdim=True)
         return actions, shares.masked_fill(takes_none, 0.0)

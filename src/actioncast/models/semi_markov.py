@@ -2,8 +2,8 @@
 
 No paper; the recipe is common. What follows the labels seen so far is drawn from what followed the
 longest suffix of them in training, for how long from the durations of that label; the action going
-on lasts longer than it has. Many futures drawn give each frame a distribution P, and the answer is
-the largest `P / prior ** balance`, because the mean over classes rewards rare labels.
+on lasts at least as long as it has. Many futures drawn give each frame a distribution P, and the
+answer is the largest `P / prior ** balance`, because the mean over classes rewards rare labels.
 
 Where the protocol gives the length of the video away, durations are shares of it; otherwise they
 are seconds, and nothing depends on where the video ends. How many labels to look back and how far

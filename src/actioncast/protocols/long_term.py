@@ -42,9 +42,10 @@ def future_frames(num_frames: int, horizon_ratio: float) -> int:
 class LongTerm:
     """Name the frames after the observed share of a video; scored by MoC in windows.
 
-    The scored windows are the same for every horizon source: shares of the true length after the
-    last observed frame. What differs is how far a model is asked to look, and what it is told.
-    Frames of a window that were not predicted count as wrong.
+    The scored windows are shares of the true length after the last observed frame, whatever the
+    horizon source (see `window` for the one frame by which `true_length` may differ). What differs
+    is how far a model is asked to look, and what it is told. Frames of a window that were asked for
+    and not predicted count as wrong.
     """
 
     observed_ratios: tuple[float, ...] = (0.2, 0.3)
@@ -53,6 +54,8 @@ class LongTerm:
     """lengths of the scored windows as shares of the video (beta)"""
     horizon_source: HorizonSource = HorizonSource.TRUE_LENGTH
     """who says how many frames to anticipate"""
+    asked_ratio: float = 0.5
+    """horizon as a share of the video, for true_length; the longest window where that is longer"""
     multiple: float = 4.0
     """horizon over observed frames, for observed_multiple"""
     seconds: float = 300.0
@@ -68,6 +71,8 @@ class LongTerm:
                 "an observed and a horizon ratio must fit into the video together, got "
                 f"{self.observed_ratios} and {self.horizon_ratios}; make one of them smaller."
             )
+        if not 0 < self.asked_ratio <= 1:
+            raise ValueError(f"asked_ratio must be a share within (0, 1], got {self.asked_ratio}.")
         if not 0 < self.multiple < math.inf or not 0 < self.seconds < math.inf:
             raise ValueError(
                 "multiple and seconds must be positive numbers, got "
@@ -79,12 +84,16 @@ class LongTerm:
         observed = observed_frames(num_frames, observed_ratio)
         match self.horizon_source:
             case HorizonSource.TRUE_LENGTH:
-                horizon = future_frames(num_frames, max(self.horizon_ratios))
+                horizon = self.told_horizon(num_frames)
                 return Question(observed=observed, horizon=horizon, video_length=num_frames)
             case HorizonSource.OBSERVED_MULTIPLE:
                 return Question(observed=observed, horizon=int(self.multiple * observed))
             case HorizonSource.SECONDS:
                 return Question(observed=observed, horizon=seconds_to_frames(self.seconds, rate))
+
+    def told_horizon(self, num_frames: int) -> int:
+        """Frames asked for with `true_length`; does not depend on which windows are scored."""
+        return future_frames(num_frames, max(self.asked_ratio, *self.horizon_ratios))
 
     def questions(self, num_frames: int, rate: float) -> list[Question]:
         """One question an observed share."""
@@ -101,7 +110,7 @@ class LongTerm:
         start = observed_frames(num_frames, observed_ratio)
         end = min(int((observed_ratio + horizon_ratio) * num_frames), num_frames)
         if self.horizon_source is HorizonSource.TRUE_LENGTH:
-            end = min(end, start + future_frames(num_frames, max(self.horizon_ratios)))
+            end = min(end, start + self.told_horizon(num_frames))
         return start, end
 
 

@@ -608,7 +608,7 @@ def test_info_knows_everything(home: Path, line: Line, tmp_path: Path) -> None:
     result = tmp_path / "long_term-true_length.json"
     for what, words in (
         ((), ["futr", "breakfast", "long_term"]),
-        (("futr-breakfast",), ["hidden_dim", "128", "as published"]),
+        (("futr-breakfast",), ["hidden_dim", "128", "published sizes"]),
         ((runs / "futr",), ["parameters", "splits 1, 2", "segmentation"]),
         ((runs / "futr" / "split1" / "best",), ["parameters", "fingerprint", "epoch"]),
         ((runs / "n-gram",), ["n-gram, 0 parameters"]),

@@ -25,13 +25,14 @@ from actioncast.options import (
     Predict,
     Train,
 )
-from actioncast.passport import Result, read_result, require_comparable, write_result
+from actioncast.passport import Result, differences, read_result, require_comparable, write_result
 from actioncast.progress import Progress, Reporter
 from actioncast.protocols import LongTerm, Segmentation
 from actioncast.recipes import RECIPES, recipe
 from actioncast.runs import (
     Loaded,
     checkpoints,
+    foreign_data,
     latest_run,
     load_run,
     train_run,
@@ -68,15 +69,24 @@ def train(arguments: Train, name: str) -> None:
 
 def evaluate(arguments: Evaluate) -> None:
     """Score."""
-    from actioncast.seeing import draw_test_videos  # noqa: PLC0415
+    from actioncast.seeing import draw_test_videos, require_picture  # noqa: PLC0415
 
     folders = arguments.run or (latest_run(arguments.runs),)
+    if arguments.num_samples and arguments.combine == "most_likely":
+        raise ValueError(
+            "--num-samples must come with --combine mean_of_samples or best_of_samples, got "
+            "most_likely, which scores no sample."
+        )
+    for path in arguments.plot:
+        require_picture(path)
     found: dict[str, dict[str, Result]] = {}
     loaded_runs = {}
     for folder in folders:
         loaded = load_run(folder, arguments.data, arguments.split, arguments.device)
         loaded_runs[str(folder)] = loaded
-        _warn(loaded[0].dataset.warnings)
+        other = foreign_data(loaded)
+        on = loaded[0].dataset.name if other else ""
+        _warn([*loaded[0].dataset.warnings, *([other] if other else [])])
         for protocol in _protocols(arguments, loaded):
             result = evaluate_run(
                 loaded,
@@ -84,6 +94,7 @@ def evaluate(arguments: Evaluate) -> None:
                 num_samples=arguments.num_samples,
                 combine=arguments.combine,
                 device=arguments.device,
+                note=other,
                 progress=_progress(),
             )
             key = result.passport.task
@@ -91,20 +102,36 @@ def evaluate(arguments: Evaluate) -> None:
                 key += f"-{protocol.horizon_source}"
             found.setdefault(key, {})[str(folder)] = result
             where = arguments.out or folder / "results"
-            write_result(result, where / f"{_file(folder, key, arguments)}.json")
+            write_result(result, where / f"{_file(folder, key, arguments, on)}.json")
     if arguments.json:
         _print_json(found)
     else:
         for key, results in found.items():
-            require_comparable(results, ("input", "features_causal", "selection"))
-            print(f"\n{key}: {_circumstances(next(iter(results.values())))}")
-            print(result_table(results).plain())
+            across = ("input", "features_causal", "selection")
+            require_comparable(results, across)
+            differing = differences([result.passport for result in results.values()])
+            shown = [name for name in ("input", "selection") if name in differing]
+            print(f"\n{key}: {_circumstances(next(iter(results.values())), shown)}")
+            print(result_table(results, across=shown).plain())
     if arguments.plot:
         for path in draw_test_videos(loaded_runs, arguments.plot, arguments.videos):
             print(f"wrote {path}", file=sys.stderr)
 
 
-def _file(folder: Path, key: str, arguments: Evaluate) -> str:
+def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
+    # A result measured otherwise must not take the place of the ordinary one.
+    plain = Evaluate()
+    for name in ("split", "observed_ratios", "horizon_ratios", "combine", "num_samples"):
+        if (value := getattr(arguments, name)) != getattr(plain, name):
+            said = "-".join(map(str, value)) if isinstance(value, tuple) else value
+            key += f"-{name}-{said}"
+    for name in ("multiple", "seconds"):
+        if (value := getattr(arguments, name)) is not None and value != getattr(plain, name):
+            key += f"-{name}-{value:g}"
+    if arguments.legacy_last_segment:
+        key += "-legacy"
+    if on:
+        key += f"-on-{on}"
     if arguments.out is None or len(arguments.run) < 2:
         return key
     return "-".join([*_end(folder, arguments.run).parts, key])
@@ -133,11 +160,12 @@ def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm |
     return chosen
 
 
-def _circumstances(result: Result) -> str:
+def _circumstances(result: Result, differing: Sequence[str] = ()) -> str:
+    """What all results of a table share, in a line."""
     passport = result.passport
     said = [
         f"{passport.dataset}, {len(passport.splits)} split(s), {passport.num_videos} videos",
-        f"input {passport.input}",
+        "" if "input" in differing else f"input {passport.input}",
         passport.metric,
         f"horizon {passport.horizon_source}" if passport.horizon_source else "",
         passport.combined,
@@ -154,7 +182,7 @@ def compare(arguments: Compare) -> None:
     if arguments.json:
         _print_json({who: result.total for who, result in results.items()})
         return
-    print(_circumstances(next(iter(results.values()))))
+    print(_circumstances(next(iter(results.values())), arguments.across))
     print(result_table(results, across=arguments.across).plain())
 
 
@@ -274,7 +302,7 @@ def _progress() -> Progress:
 
 
 def _warn(sentences: Sequence[str]) -> None:
-    for sentence in sentences if is_first_process() else ():
+    for sentence in dict.fromkeys(sentences) if is_first_process() else ():
         print(f"note: {sentence}", file=sys.stderr)
 
 
@@ -303,6 +331,10 @@ STYLE = (
 """How options look: `--horizon seconds`, `--rate FLOAT`, `--json`, RUN."""
 
 
+LISTS = ("--out", "--plot", "--split", "--across", "--beside", "--videos", "--models")
+"""Options that take several values after one name; of two names the first would be lost."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -319,6 +351,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         print(
             f"actioncast: {error.strerror or error}{where}; nothing that was there before is lost.",
+            file=sys.stderr,
+        )
+        return 2
+    except Exception as error:
+        # The last resort for input that nobody thought of: a sentence, and the trace on request.
+        if os.environ.get("ACTIONCAST_TRACEBACK"):
+            raise
+        print(
+            f"actioncast: this input cannot be read ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}); set ACTIONCAST_TRACEBACK=1 to see where.",
             file=sys.stderr,
         )
         return 2
@@ -365,8 +407,12 @@ def _parsed(
     """The options of a verb.
 
     Raises:
-        ValueError: An option is unknown or cannot be read; tyro would print a box instead.
+        ValueError: An option is unknown, stands twice or cannot be read; tyro would print a box, or
+            take the last of two.
     """
+    options = [word.split("=")[0] for word in words if word in LISTS]
+    if twice := sorted({option for option in options if options.count(option) > 1}):
+        raise ValueError(f"{twice[0]} must stand once, got it twice; list all its values after it.")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

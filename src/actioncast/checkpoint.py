@@ -118,6 +118,13 @@ def load_weights(model: Anticipator, path: Path) -> None:
 
 
 def _fill(model: Anticipator, tensors: Mapping[str, Tensor], path: Path) -> None:
+    if broken := [
+        k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()
+    ]:
+        raise ValueError(
+            f"{path} must hold finite numbers, got NaN or infinity in {broken[0]}: its training "
+            "diverged; train again with a smaller learning rate."
+        )
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as error:

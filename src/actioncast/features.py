@@ -187,8 +187,9 @@ class FeatureFile:
 class LabelFeatures:
     """Labels as input features: one-hot vectors of the true actions, or of spoilt ones.
 
-    `wrong_share` of the segments carry another label, and every boundary moves by a normal of
-    `blur` frames, as a recogniser might get them. The same seed spoils the same way.
+    `wrong_share` of the segments carry another label, and every boundary comes later by the size
+    of a normal of `blur` frames, as from a recogniser that does not see ahead. The same seed spoils
+    the same way, and no later frame has a say in an earlier one.
     """
 
     frames: Int[np.ndarray, " time"]
@@ -256,13 +257,15 @@ class WarpedFeatures:
 def _spoil(
     frames: Int[np.ndarray, " time"], num_labels: int, wrong_share: float, blur: float, seed: int
 ) -> Int[np.ndarray, " time"]:
-    rng = np.random.default_rng([seed, len(frames), int(frames.sum())])
+    """Exchange labels and delay boundaries; a prefix is spoilt the same whatever follows."""
     cuts = np.flatnonzero(np.diff(frames)) + 1
-    starts = np.concatenate([[0], cuts])
-    labels = frames[starts].copy()
-    wrong = rng.random(len(labels)) < wrong_share
+    labels = frames[np.concatenate([[0], cuts])].copy()
+    # One stream for each kind of draw: a segment's draws do not move with the number of segments.
+    chance, other, delay = (np.random.default_rng([seed, kind]) for kind in range(3))
+    wrong = chance.random(len(labels)) < wrong_share
     if num_labels > 1:
-        labels[wrong] = (labels[wrong] + rng.integers(1, num_labels, wrong.sum())) % num_labels
-    moved = np.clip(np.round(cuts + rng.normal(0, blur, len(cuts))), 0, len(frames)).astype(int)
+        labels[wrong] = (labels + other.integers(1, num_labels, len(labels)))[wrong] % num_labels
+    late = np.round(np.abs(delay.normal(0, blur, len(cuts))))
+    moved = np.minimum(cuts + late, len(frames)).astype(int)
     ends = np.append(np.maximum.accumulate(moved), len(frames))
     return np.repeat(labels, np.diff(ends, prepend=0))

@@ -50,6 +50,11 @@ class Training(lightning.LightningModule):
         x, y = batch
         losses = self.model.losses(x, y)
         total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total.detach()):
+            raise ValueError(
+                f"the training loss must be a finite number, got {float(total.detach())} in epoch "
+                f"{self.current_epoch + 1}; lower --lr, or say --clip 1."
+            )
         logged = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(
             {**logged, "train/loss": total.detach(), "lr": self._lr()},

@@ -187,6 +187,18 @@ def load_run(
     return loaded
 
 
+def foreign_data(loaded: Sequence[Loaded]) -> str:
+    """A sentence if the data are not those of the training; else empty."""
+    trained = str(loaded[0].checkpoint.run.get("fingerprint", ""))
+    found = loaded[0].dataset.fingerprint()
+    if not trained or trained == found:
+        return ""
+    return (
+        f"scored on other data ({loaded[0].dataset.name}, {found}) than the run was trained on "
+        f"({loaded[0].checkpoint.run.get('dataset')}, {trained}): tested videos may have trained."
+    )
+
+
 def load_checkpoints(folder: Path, split: str = "", device: str = "cpu") -> list[Checkpoint]:
     """Load the checkpoints of a run, or that of one split.
 

@@ -113,7 +113,9 @@ def passport_of(
         observed_ratios=asked.observed_ratios if asked else (),
         horizon_ratios=asked.horizon_ratios if asked else (),
         horizon_source=horizon_name(asked) if asked else "",
-        input=str(LabelInput(**training["labels"])) if from_labels else "features",
+        input=str(LabelInput(**training["labels"]))
+        if from_labels
+        else f"features, {first.dataset.num_features} wide",
         features_causal="yes" if from_labels else "unknown",
         metric=_metric(asked is not None, legacy),
         combined=combine.replace("_", " ")

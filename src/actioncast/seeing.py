@@ -20,6 +20,9 @@ from actioncast.timeline_files import SUFFIXES as FILES
 from actioncast.timeline_files import write_timeline
 from actioncast.types import Prediction
 
+MOST_FRAMES = 1_000_000
+"""Longest horizon of one forecast: nine hours at 30 frames per second."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
@@ -54,6 +57,16 @@ def _observed(prediction: Prediction, video: Video, question: Question) -> Timel
     if video.observed_labels is None:
         return Timeline((), labels)
     return Timeline.from_frames(video.observed_labels[: question.observed], video.rate, labels)
+
+
+def require_picture(path: Path) -> None:
+    """Refuse early what cannot be drawn.
+
+    Raises:
+        ValueError: The suffix is that of no picture.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(f"--plot must end with {', '.join(PICTURES)}, got {path}; rename it.")
 
 
 def draw_test_videos(
@@ -139,8 +152,17 @@ def forecast_input(
         raise ValueError(
             f"now, horizon and rate must be 0 or more, got {now:g}, {horizon:g} and {rate:g}."
         )
+    if not now * max(rate, 1) <= MOST_FRAMES or not horizon * max(rate, 1) <= MOST_FRAMES:
+        raise ValueError(
+            f"--now and --horizon must be seconds that fit into {MOST_FRAMES:,} frames, got "
+            f"{now:g} and {horizon:g}."
+        )
     name = run.name
     if Path(source).suffix not in (".npy", ".txt"):
+        if truth is not None or rate:
+            raise ValueError(
+                f"--truth and --rate must go with a file, got {source}, whose data set tells both."
+            )
         loaded = load_run(run, data, split, device)
         tested = [x for x in loaded if x.split and source in x.dataset.split(x.split).test]
         one = tested[0] if tested else loaded[0]

@@ -101,6 +101,11 @@ class TrainConfig:
             raise ValueError(
                 f"validation_share must be within (0, 1), got {self.validation_share}."
             )
+        if not all(map(math.isfinite, (self.lr, self.weight_decay, self.clip))):
+            raise ValueError(
+                f"lr, weight_decay and clip must be finite, got {self.lr}, {self.weight_decay} and "
+                f"{self.clip}."
+            )
         if (
             not self.lr > 0
             or self.weight_decay < 0
@@ -170,6 +175,10 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
     """
     if config.input == "labels":
         dataset = dataset.with_label_input(config.labels)
+    elif not hasattr(config.model, "feature_dim"):
+        raise ValueError(
+            f"{model_name(config.model)} counts labels, got features as input; say --input labels."
+        )
     width = dataset.num_features
     model = config.model
     if hasattr(model, "feature_dim") and model.feature_dim != width:

@@ -45,6 +45,9 @@ def find_dataset(name: str = "", path: Path | None = None) -> Path:
     """
     if path is not None and (path / "groundTruth").is_dir():
         return path
+    known = os.environ.get(DATA_VARIABLE)
+    if path is not None and known and (Path(known) / path / "groundTruth").is_dir():
+        return Path(known) / path
     if not name:
         if path is None:
             raise ValueError("say which data: --data PATH with a folder of labels and features.")

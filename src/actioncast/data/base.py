@@ -1,6 +1,7 @@
 """What a dataset is, whatever its files look like."""
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -55,7 +56,7 @@ class LabelInput:
     wrong_share: float = 0.0
     """share of the segments whose label is replaced by another"""
     blur: float = 0.0
-    """standard deviation, in frames, by which boundaries are moved"""
+    """boundaries come late by the size of a normal of this deviation, in frames"""
     seed: int = 0
     """which segments and how far: the same seed spoils the same way"""
 
@@ -63,8 +64,8 @@ class LabelInput:
         if not self.wrong_share and not self.blur:
             return "true labels"
         return (
-            f"true labels with {self.wrong_share:.0%} wrong segments, boundaries "
-            f"+-{self.blur:g} frames, seed {self.seed}"
+            f"true labels with a share of {self.wrong_share!r} wrong segments, boundaries late by "
+            f"{self.blur!r} frames, seed {self.seed}"
         )
 
 
@@ -86,7 +87,12 @@ class Dataset:
 
         def relabelled(video: Video) -> Video:
             features = LabelFeatures(
-                video.frames(), num_labels, source.wrong_share, source.blur, source.seed
+                video.frames(),
+                num_labels,
+                source.wrong_share,
+                source.blur,
+                # Two videos that begin alike are not spoilt alike.
+                zlib.crc32(f"{source.seed}:{video.id}".encode()),
             )
             return replace(video, features=features, observed_labels=features.frames)
 

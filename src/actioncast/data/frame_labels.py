@@ -10,6 +10,7 @@ A folder holds
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from actioncast.features import FeatureFile, common_layout, read_header, time_ax
 from actioncast.timeline import LabelSpace, Taxonomy, Timeline
 
 LAYOUT = "see docs/your_own_videos.md for the layout of a dataset folder"
+SUFFIXES = (".txt", ".npy", ".avi", ".mp4", ".mkv", ".mov", ".webm")
+"""What may follow the name of a video in a bundle."""
 DEFAULT_RATE = 15.0
 """Frames per second of a folder that does not say its own."""
 
@@ -229,6 +232,11 @@ def _splits(path: Path, videos: Sequence[str], warnings: list[str]) -> dict[str,
             part, name = match[1], match[2] or "1"
             parts.setdefault(name, {})[part] = _bundle(file, videos, warnings)
     if not parts:
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(
+                f"{folder} must hold train.split1.bundle and test.split1.bundle, got no bundle by "
+                "such a name; rename the files, or take the folder away."
+            )
         return _own_split(path, videos, warnings)
     for name, split in parts.items():
         for part in ("train", "test"):
@@ -252,7 +260,11 @@ def _bundle(file: Path, videos: Sequence[str], warnings: list[str]) -> tuple[str
     for number, line in enumerate(_lines(file), 1):
         if not (entry := line.strip().rsplit("/", 1)[-1]):
             continue
-        candidates = (entry, entry.removesuffix(".txt"), entry.split(".")[0])
+        # Names may end with those of label files, of videos, or of both.
+        bare = entry
+        while bare.lower().endswith(SUFFIXES):
+            bare = bare.rpartition(".")[0]
+        candidates = (entry, entry.removesuffix(".txt"), bare)
         video = next((name for name in candidates if name in known), None)
         if video is None:
             raise ValueError(

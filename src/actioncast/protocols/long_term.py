@@ -4,7 +4,6 @@ All counts are frames of the video's own grid and are rounded as the published e
 `int` of a product of Python floats, so that int((0.2 + 0.5) * 90) is 62.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -73,10 +72,10 @@ class LongTerm:
             )
         if not 0 < self.asked_ratio <= 1:
             raise ValueError(f"asked_ratio must be a share within (0, 1], got {self.asked_ratio}.")
-        if not 0 < self.multiple < math.inf or not 0 < self.seconds < math.inf:
+        if not 0 < self.multiple <= 1000 or not 0 < self.seconds <= 100_000:
             raise ValueError(
                 "multiple and seconds must be positive numbers, got "
-                f"{self.multiple} and {self.seconds}."
+                f"{self.multiple} and {self.seconds}; at most 1000 and 100000 make sense."
             )
 
     def question(self, num_frames: int, observed_ratio: float, rate: float) -> Question:

@@ -133,7 +133,7 @@ def bench_labels(
             for results in _done(pool, score_job, jobs, "bench"):
                 for name, result in results.items():
                     found[name] = result
-                    write_result(result, out / f"{name}.json")
+                    write_result(replace(result, videos={}), out / f"{name}.json")
         except BrokenProcessPool:
             raise ChildProcessError(
                 "a worker was killed, perhaps for lack of memory: try --workers 1"

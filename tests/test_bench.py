@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,9 @@ def test_every_model_data_set_and_horizon_has_a_result(
     assert results.keys() == wanted
     assert {p.stem for p in (home / "results" / "labels").iterdir()} == wanted
     for name, result in results.items():
-        assert read_result(home / "results" / "labels" / f"{name}.json") == result
+        assert read_result(home / "results" / "labels" / f"{name}.json") == replace(
+            result, videos={}
+        )
         passport = result.passport
         assert passport.splits == ("1", "2")
         assert passport.num_videos == 4

@@ -1,6 +1,7 @@
 """What readers broke once, so that nobody breaks it again."""
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,3 +139,16 @@ def test_a_fault_nobody_thought_of_is_a_sentence(
     (tmp_path / "deep.json").write_text("[" * 100_000)
     assert run("compare", tmp_path / "deep.json") == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_is_said_to_be(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run_folder = tmp_path / "run"
+    shutil.copytree(home / "runs" / "futr", run_folder)
+    assert run("evaluate", run_folder) == 0
+    assert "stopped before its end" not in capsys.readouterr().err
+    shutil.rmtree(run_folder / "split1" / "last")
+    assert run("evaluate", run_folder, "--out", tmp_path) == 0
+    assert "training of split1 was stopped before its end" in capsys.readouterr().err
+    assert all("stopped before" in path.read_text() for path in tmp_path.glob("*.json"))

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from actioncast.timeline import LabelSpace, Segment, Timeline
@@ -105,6 +105,7 @@ XML_TEXT = st.text(
 
 
 @once
+@example(([""], [([1.5723513856646631e-260, 2.220446049250313e-16], 0, 0.0)], 5.3e-304))
 @given(drawings(XML_TEXT))
 def test_eaf_comes_back_to_the_millisecond(tmp_path, drawing):
     timeline, now = built(drawing)
@@ -117,13 +118,15 @@ def test_eaf_comes_back_to_the_millisecond(tmp_path, drawing):
     assert sum(parts(read.timeline, read.now)) == sum(parts(timeline, now))
     left = list(read.timeline)
     for s in timeline:
-        # A segment shorter than a millisecond, or one cut at now, moves by up to one more.
+        # To the nearest millisecond; being shorter, or touching now, may cost one more each.
+        touches_now = now is not None and min(abs(s.start - now), abs(s.end - now)) < 0.0011
+        allowed = 0.00051 + 0.001 * (s.duration < 0.0011) + 0.001 * touches_now
         match = next(
             r
             for r in left
             if (r.label, r.score) == (s.label, s.score)
-            and r.start == pytest.approx(s.start, abs=0.00151)
-            and r.end == pytest.approx(s.end, abs=0.00151)
+            and r.start == pytest.approx(s.start, abs=allowed)
+            and r.end == pytest.approx(s.end, abs=allowed)
         )
         left.remove(match)
     assert left == []

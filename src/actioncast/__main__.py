@@ -37,6 +37,7 @@ from actioncast.runs import (
     load_run,
     train_run,
     trained_protocol,
+    unfinished,
 )
 from actioncast.scoring import evaluate_run
 from actioncast.tables import result_table
@@ -86,7 +87,8 @@ def evaluate(arguments: Evaluate) -> None:
         loaded_runs[str(folder)] = loaded
         other = foreign_data(loaded)
         on = loaded[0].dataset.name if other else ""
-        _warn([*loaded[0].dataset.warnings, *([other] if other else [])])
+        odd = [sentence for sentence in (other, unfinished(folder)) if sentence]
+        _warn([*loaded[0].dataset.warnings, *odd])
         for protocol in _protocols(arguments, loaded):
             result = evaluate_run(
                 loaded,
@@ -94,7 +96,7 @@ def evaluate(arguments: Evaluate) -> None:
                 num_samples=arguments.num_samples,
                 combine=arguments.combine,
                 device=arguments.device,
-                note=other,
+                note=" ".join(odd),
                 progress=_progress(),
             )
             key = result.passport.task

@@ -16,6 +16,7 @@ from actioncast.data import Dataset, LabelInput, find_dataset, open_dataset
 from actioncast.inference import InferenceConfig
 from actioncast.protocols import HorizonSource, LongTerm
 from actioncast.training import (
+    RESUME,
     Machine,
     TrainConfig,
     holds_training,
@@ -185,6 +186,18 @@ def load_run(
         own = str(checkpoint.run.get("split", "")) or split
         loaded.append(Loaded(checkpoint=checkpoint, dataset=dataset, split=own))
     return loaded
+
+
+def unfinished(folder: Path) -> str:
+    """A sentence if training of a run was stopped before its end; else empty."""
+    stopped = [
+        path.parent.name
+        for path in checkpoints(folder).values()
+        if (path.parent / RESUME).exists() and not (path.parent / "last").is_dir()
+    ]
+    if not stopped:
+        return ""
+    return f"training of {', '.join(stopped)} was stopped before its end; `train --resume` goes on."
 
 
 def foreign_data(loaded: Sequence[Loaded]) -> str:

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from actioncast.data import SyntheticConfig, Video, synthetic_dataset
 from actioncast.evaluation import (
     Scores,
-    check_splits,
     mean_over_splits,
     score_long_term,
     score_segmentation,
@@ -358,9 +357,9 @@ def test_a_total_is_the_unweighted_mean_of_the_splits():
 
 def test_an_unknown_split_is_an_error():
     dataset = synthetic_dataset(SyntheticConfig(num_videos=12))
-    check_splits(dataset, ["1", "4"])
+    assert dataset.split("4") is dataset.splits["4"]
     with pytest.raises(ValueError, match="split must be one of 1, 2, 3, 4, got '5'"):
-        check_splits(dataset, ["1", "5"])
+        dataset.split("5")
 
 
 def test_selection_uses_the_score_that_was_asked_for():

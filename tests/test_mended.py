@@ -1,7 +1,9 @@
 """What readers broke once, so that nobody breaks it again."""
 
 import math
+import os
 import shutil
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,9 @@ import folders
 from actioncast.__main__ import main
 from actioncast.checkpoint import load_checkpoint
 from actioncast.data import open_frame_labels
+from actioncast.data.collate import first_step
 from actioncast.features import LabelFeatures
+from actioncast.files import replace_file
 from actioncast.layers.rollouts import DurationPool
 from actioncast.protocols import LongTerm
 from actioncast.training import TrainConfig
@@ -152,3 +156,25 @@ def test_a_run_that_was_stopped_is_said_to_be(
     assert run("evaluate", run_folder, "--out", tmp_path) == 0
     assert "training of split1 was stopped before its end" in capsys.readouterr().err
     assert all("stopped before" in path.read_text() for path in tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("observed", range(1, 25))
+@pytest.mark.parametrize("stride", [1, 2, 5, 7])
+def test_the_last_observed_frame_is_a_step_where_it_is_the_anchor(observed: int, stride: int):
+    steps = range(first_step(observed, stride, "end"), observed, stride)
+    assert steps[-1] == observed - 1
+    assert 0 <= steps[0] < stride
+    assert first_step(observed, stride, "start") == 0
+
+
+def test_a_rename_is_made_to_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[bool] = []
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(handle).st_mode))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    replace_file(tmp_path / "a", b"1")
+    assert synced == [False, True]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Int
 
-from actioncast.data import Dataset, Video
+from actioncast.data import Video
 from actioncast.inference import Answer, InferenceConfig, answers
 from actioncast.metrics import long_term_scores, moc, moc_counts, segmentation_scores
 from actioncast.models.base import Anticipator
@@ -151,12 +151,6 @@ def mean_over_splits(splits: Mapping[str, Scores]) -> dict[str, float]:
     """The unweighted mean over splits, as every paper reports."""
     names = next(iter(splits.values())).total
     return {name: float(np.mean([s.total[name] for s in splits.values()])) for name in names}
-
-
-def check_splits(dataset: Dataset, names: Sequence[str]) -> None:
-    """Raise a ValueError for a split that does not exist."""
-    for name in names:
-        dataset.split(name)
 
 
 def _require(model: Anticipator, task: Task) -> None:

@@ -1,6 +1,6 @@
 """Lightning's Trainer around the contract: loop, devices, precision, logs, resume.
 
-The only file that imports lightning; models never do.
+It and `lightning_parts` alone import lightning; models never do.
 """
 
 import logging

@@ -17,9 +17,7 @@ from actioncast.passport import Passport, Result
 from actioncast.progress import Progress, silent
 from actioncast.protocols import HorizonSource, LongTerm, Segmentation
 from actioncast.runs import Loaded, trained_protocol
-from actioncast.training import (
-    commit,
-)
+from actioncast.training import commit
 
 
 def evaluate_run(

@@ -4,7 +4,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 
 import folders
 from actioncast import __version__
-from actioncast.__main__ import VERBS, main
+from actioncast.__main__ import VERBS, _protocols, main
 from actioncast.checkpoint import load_checkpoint
+from actioncast.options import Evaluate
 from actioncast.passport import read_result
 from actioncast.recipes import RECIPES
+from actioncast.runs import load_run
 from actioncast.timeline_files import SUFFIXES as FILES
 from actioncast.timeline_files import read_timeline
 from goldens import golden_file
@@ -369,6 +371,58 @@ def test_evaluate_asks_as_in_training_or_as_told(home: Path, line: Line, tmp_pat
     )
     (result,) = said.json["long_term-observed_multiple"].values()
     assert result["passport"]["combined"] == "best of samples, 3 drawn"
+
+
+def test_frames_shown_beyond_the_boundary_are_said_and_do_not_compare(
+    home: Path, line: Line, tmp_path: Path
+) -> None:
+    run = home / "runs" / "futr"
+    words = ["evaluate", run, "--task", "long_term", "--out", tmp_path]
+    assert line(*words).code == 0
+    said = line(*words, "--rounded-observation")
+    assert "frames beyond the boundary shown" in said.out
+    plain, rounded = (
+        tmp_path / f"{name}.json"
+        for name in ("long_term-true_length", "long_term-true_length-rounded_observation")
+    )
+    refused(line("compare", plain, rounded), "horizon_source", "frames beyond the boundary shown")
+    words += ["--rounded-observation", "--horizon", "observed_multiple"]
+    refused(line(*words), "needs horizon source true_length")
+
+
+def test_answers_made_in_two_ways_stand_in_one_table_that_says_so(
+    home: Path, line: Line, tmp_path: Path
+) -> None:
+    words = ["--data", home / "kitchen", "--out", tmp_path, *folders.SMALL, "--split", "1"]
+    smooth = ["--postprocess", "median", "--postprocess-size", 5, "--offsets"]
+    assert line("train", "futr", *words, *smooth, "--name", "smooth").code == 0
+    assert line("train", "futr", *words, "--name", "plain").code == 0
+    runs = [tmp_path / name for name in ("smooth", "plain")]
+    said = line("evaluate", *runs, "--task", "long_term")
+    assert said.code == 0, said.err
+    assert [cell in said.out for cell in ("inference", "median 5")] == [True, True]
+    files = [run / "results" / "long_term-true_length.json" for run in runs]
+    compared = line("compare", *files)
+    assert "median 5" in compared.out
+    assert "inference" not in line("compare", files[0]).out
+    assert "median 5" in line("compare", files[0]).out
+
+
+def test_what_a_run_was_trained_for_is_scored(home: Path) -> None:
+    (loaded,) = load_run(home / "runs" / "futr", split="1")
+
+    def tasks(*ratios: float) -> list[str]:
+        values = {**loaded.training, "observed_ratios": ratios}
+        checkpoint = replace(loaded.checkpoint, run={**loaded.checkpoint.run, "training": values})
+        found = _protocols(Evaluate(), [replace(loaded, checkpoint=checkpoint)])
+        return [type(protocol).__name__ for protocol in found]
+
+    assert tasks(0.2, 0.3) == ["LongTerm"]
+    assert tasks(0.3, 1.0) == ["Segmentation", "LongTerm"]
+    assert tasks(1.0) == ["Segmentation"]
+    # A model that hides frames itself learns to anticipate from whole videos.
+    loaded.checkpoint.model.trains_on_whole_videos = True
+    assert tasks(1.0) == ["Segmentation", "LongTerm"]
 
 
 def test_evaluate_takes_the_run_trained_last(home: Path, line: Line, tmp_path: Path) -> None:

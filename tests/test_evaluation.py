@@ -368,6 +368,24 @@ def test_selection_uses_the_score_that_was_asked_for():
     assert selection_score(model, SHEET, TrainConfig()) == pytest.approx(long_term)
     segmentation = selection_score(model, SHEET, TrainConfig(select_by="segmentation"))
     assert segmentation == pytest.approx(100 * (6 + 8) / 50)
+    both = selection_score(model, SHEET, TrainConfig(select_by="both"))
+    averages = score_segmentation(model, SHEET, Segmentation(), RUNNING).total["mean"]
+    assert both == pytest.approx((averages + long_term) / 2)
+
+
+def test_the_selection_score_is_that_of_the_finished_answer():
+    """One odd frame in a hundred, which a purge takes out."""
+    told = "a" * 50 + "b" + "a" * 49
+    model = Stub({}, past={0: told})
+    one = [video("a" * 100)]
+    plain, finished = (
+        selection_score(model, one, TrainConfig(select_by="segmentation", **values))
+        for values in ({}, {"postprocess": "purge", "postprocess_size": 1})
+    )
+    assert (plain, finished) == (99, 100)
+    offsets = TrainConfig(select_by="segmentation", stride=5, offsets=True)
+    assert selection_score(model, one, offsets) == pytest.approx(100)
+    assert model.batches[-1] == 5
 
 
 # Nothing after the boundary, and no length that is not told, reaches an answer

@@ -1,3 +1,4 @@
+import math
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -300,3 +301,31 @@ def test_warped_features_are_those_of_the_frames_shown(start: int, end: int, str
     assert source.num_features == 5
     wanted = features(9)[index][start:end:stride]
     np.testing.assert_array_equal(source.read(start, end, stride), wanted)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.6])
+def test_a_share_of_frames_is_mistaken_in_runs(share: float) -> None:
+    frames = np.repeat(np.arange(200) % 7, 100)
+    spoilt = LabelFeatures(frames, 7, seed=3, wrong_frames=share, wrong_run=20.0).frames
+    wrong = spoilt != frames
+    assert wrong.mean() == pytest.approx(share, abs=0.05)
+    starts = np.flatnonzero(np.diff(wrong.astype(int)) == 1)
+    assert wrong.sum() / len(starts) == pytest.approx(20.0, rel=0.25)
+    again = LabelFeatures(frames, 7, seed=3, wrong_frames=share, wrong_run=20.0).frames
+    assert np.array_equal(spoilt, again)
+    other = LabelFeatures(frames, 7, seed=4, wrong_frames=share, wrong_run=20.0).frames
+    assert not np.array_equal(spoilt, other)
+
+
+def test_no_later_frame_has_a_say_in_what_is_mistaken() -> None:
+    frames = np.repeat(np.arange(50) % 5, 40)
+    whole = LabelFeatures(frames, 5, seed=1, wrong_frames=0.3, wrong_run=15.0).frames
+    for end in (1, 37, 900):
+        cut = LabelFeatures(frames[:end], 5, seed=1, wrong_frames=0.3, wrong_run=15.0).frames
+        assert np.array_equal(cut, whole[:end])
+
+
+@pytest.mark.parametrize(("share", "run"), [(-0.1, 5.0), (1.0, 5.0), (0.2, 0.5), (0.2, math.nan)])
+def test_impossible_mistakes_are_refused(share: float, run: float) -> None:
+    with pytest.raises(ValueError, match="wrong_frames must be"):
+        LabelFeatures(np.zeros(3, int), 2, wrong_frames=share, wrong_run=run)

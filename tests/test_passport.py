@@ -63,7 +63,7 @@ def test_exactly_the_fields_that_must_agree_forbid_a_comparison(name: str):
 
 
 def test_who_made_a_result_may_differ_and_nothing_else():
-    free = {"num_videos", "selection", "model", "recipe", "trained_on"}
+    free = {"num_videos", "selection", "model", "recipe", "trained_on", "inference"}
     free |= {"seeds", "version", "commit", "note"}
     assert {field.name for field in fields(Passport)} - set(MUST_AGREE) == free
 
@@ -116,6 +116,15 @@ def test_a_result_comes_back(tmp_path: Path):
     read = read_result(path)
     assert read.passport == PASSPORT
     assert read.videos["1/rgb-01-1"]["mof 0.2/0.1"] != read.videos["1/rgb-01-1"]["mof 0.2/0.1"]
+
+
+def test_a_result_written_before_inference_was_said_still_reads(tmp_path: Path):
+    path = tmp_path / "r.json"
+    write_result(replace(RESULT, videos={}), path)
+    older = json.loads(path.read_text())
+    del older["passport"]["inference"]
+    path.write_text(json.dumps(older))
+    assert read_result(path).passport == PASSPORT
 
 
 @pytest.mark.parametrize(

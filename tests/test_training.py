@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -21,18 +21,21 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 import folders
+from actioncast import training
 from actioncast.__main__ import main
 from actioncast.batches import CutVideos, Item, Variation
 from actioncast.data import Dataset, open_dataset
 from actioncast.data.collate import collate
 from actioncast.features import FeatureSource
 from actioncast.lightning_run import Training, _trainer, epochs_done
+from actioncast.models.base import CountsFirst
+from actioncast.models.futr import FUTR, FUTRConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.protocols import LongTerm
 from actioncast.runs import checkpoints, load_run, train_run
 from actioncast.scoring import evaluate_run
 from actioncast.training import PLAN, RESUME, Machine, TrainConfig, build, prepare, train_split
-from actioncast.types import Observation, Target
+from actioncast.types import Observation, Target, TrainingTimeline
 
 CPU = Machine(accelerator="cpu", quiet=True)
 LIVELY = folders.recipe(
@@ -282,6 +285,121 @@ def test_machines_that_do_not_exist_are_refused(data: Path, tmp_path: Path) -> N
         with pytest.raises(ValueError, match="at least"):
             Machine(**values)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_constant_schedule_warms_up_and_stays(data: Path) -> None:
+    config = folders.recipe(epochs=6, warmup_epochs=2, schedule="constant")
+    module = Training(build(config, opened(data)), config)
+    assert [module.lr_factor(e) for e in range(6)] == [0.5, 1, 1, 1, 1, 1]
+    cold = Training(module.model, replace(config, warmup_epochs=0))
+    assert {cold.lr_factor(e) for e in range(6)} == {1}
+
+
+def test_the_optimiser_is_the_one_asked_for(data: Path) -> None:
+    for name, kind in (("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)):
+        config = folders.recipe(optimizer=name, weight_decay=0.25)
+        found = Training(build(config, opened(data)), config).configure_optimizers()["optimizer"]
+        assert type(found) is kind
+        assert found.param_groups[0]["weight_decay"] == 0.25
+
+
+# Offsets of a stride
+
+
+OFFSETS = replace(LIVELY, stride=2, offsets=True, postprocess="median", postprocess_size=3)
+
+
+def test_training_reads_from_every_offset_and_inference_averages_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firsts: list[int] = []
+    losses = FUTR.losses
+
+    def watched(self: FUTR, x: Observation, y: Target) -> Any:
+        assert x.first is not None
+        firsts.extend(x.first.tolist())
+        return losses(self, x, y)
+
+    monkeypatch.setattr(FUTR, "losses", watched)
+    folder = trained(data, tmp_path / "run", OFFSETS)
+    assert set(firsts) == {0, 1}
+    (loaded,) = load_run(folder)
+    running = loaded.inference()
+    assert (running.offsets, running.postprocess, running.postprocess_size) == (True, "median", 3)
+    result = evaluate_run([loaded], OFFSETS.protocol())
+    assert result.passport.inference == "2 offsets averaged, median 3"
+    plain = trained(data, tmp_path / "plain", replace(LIVELY, epochs=1))
+    assert evaluate_run(load_run(plain), LIVELY.protocol()).passport.inference == ""
+
+
+def test_a_resumed_run_draws_the_offsets_of_an_unbroken_one(data: Path, tmp_path: Path) -> None:
+    config, dataset = prepare(OFFSETS, opened(data))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train_split(config, dataset, "1", whole, CPU)
+    with pytest.raises(KeyboardInterrupt):
+        train_split(config, acting(dataset, 30, interrupt), "1", broken, CPU)
+    assert 0 < epochs_done(broken / RESUME) < config.epochs
+    train_split(config, dataset, "1", broken, CPU)
+    assert same(whole / "last", broken / "last")
+    assert rows(whole) == rows(broken)
+
+
+def test_a_checkpoint_from_before_offsets_runs_as_it_did(data: Path, tmp_path: Path) -> None:
+    folder = trained(data, tmp_path / "run", folders.recipe(epochs=1))
+    file = folder / "best" / "config.json"
+    said = json.loads(file.read_text())
+    for name in ("offsets", "postprocess", "postprocess_size", "optimizer", "schedule"):
+        del said["run"]["training"][name]
+    file.write_text(json.dumps(said))
+    (loaded,) = load_run(folder)
+    running = loaded.inference()
+    assert (running.offsets, running.postprocess) == (False, "none")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"postprocess": "median"}, "postprocess_size must be at least 1 for median, got 0"),
+        ({"offsets": True, "anchor": "end"}, "got anchor end; take anchor start, or no offsets"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        folders.recipe(**values)
+
+
+# Models that count before they descend
+
+
+class CountingFUTR(FUTR, CountsFirst):
+    """Remembers how many videos it counted, and that it had not descended yet."""
+
+    counted: ClassVar[list[int]] = []
+
+    def count(self, timelines: Sequence[TrainingTimeline]) -> None:
+        self.counted.append(len(timelines))
+        assert torch.is_grad_enabled()
+        assert all(p.grad is None for p in self.parameters())
+
+
+def test_a_model_that_counts_first_counts_the_videos_it_trains_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counting(config: TrainConfig, dataset: Dataset) -> CountingFUTR:
+        return CountingFUTR(cast(FUTRConfig, config.model), dataset.taxonomy)
+
+    monkeypatch.setattr(training, "build", counting)
+    CountingFUTR.counted.clear()
+    config, dataset = prepare(LIVELY, opened(data))
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train_split(config, acting(dataset, 20, interrupt), "1", folder, CPU)
+    train_split(config, dataset, "1", folder, CPU)
+    held = len(about(folder / "best")["held_out"])
+    assert held
+    assert CountingFUTR.counted == 2 * [len(dataset.split("1").train) - held]
+    train_split(config, dataset, "1", folder, CPU)
+    assert len(CountingFUTR.counted) == 2
 
 
 # Which checkpoint counts

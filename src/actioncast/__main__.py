@@ -112,7 +112,8 @@ def evaluate(arguments: Evaluate) -> None:
             across = ("input", "features_causal", "selection")
             require_comparable(results, across)
             differing = differences([result.passport for result in results.values()])
-            shown = [name for name in ("input", "selection") if name in differing]
+            shown: list[str] = [n for n in ("input", "selection") if n in differing]
+            shown += _inference_differs(results)
             print(f"\n{key}: {_circumstances(next(iter(results.values())), shown)}")
             print(result_table(results, across=shown).plain())
     if arguments.plot:
@@ -130,6 +131,8 @@ def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
     for name in ("multiple", "seconds"):
         if (value := getattr(arguments, name)) is not None and value != getattr(plain, name):
             key += f"-{name}-{value:g}"
+    if arguments.rounded_observation and key.startswith("long_term"):
+        key += "-rounded_observation"
     if arguments.legacy_last_segment:
         key += "-legacy"
     if on:
@@ -142,12 +145,15 @@ def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
 def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm | Segmentation]:
     model = loaded[0].checkpoint.model
     trained = trained_protocol(loaded[0])
-    whole = max(loaded[0].training["observed_ratios"]) >= 1
+    ratios = loaded[0].training["observed_ratios"]
+    segments = max(ratios) >= 1 and Task.SEGMENTATION in model.tasks
+    anticipates = min(ratios) < 1 or model.trains_on_whole_videos
+    anticipates = anticipates and Task.LONG_TERM in model.tasks
     chosen: list[LongTerm | Segmentation] = []
     wanted = arguments.task
-    if wanted == "segmentation" or (wanted == "all" and whole and Task.SEGMENTATION in model.tasks):
+    if wanted == "segmentation" or (wanted == "all" and segments):
         chosen.append(Segmentation(legacy_last_segment=arguments.legacy_last_segment))
-    if wanted == "long_term" or (wanted == "all" and Task.LONG_TERM in model.tasks):
+    if wanted == "long_term" or (wanted == "all" and anticipates):
         chosen.append(
             LongTerm(
                 observed_ratios=arguments.observed_ratios,
@@ -155,6 +161,7 @@ def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm |
                 horizon_source=arguments.horizon or trained.horizon_source,
                 multiple=trained.multiple if arguments.multiple is None else arguments.multiple,
                 seconds=trained.seconds if arguments.seconds is None else arguments.seconds,
+                rounded_to_steps=arguments.rounded_observation,
             )
         )
     if not chosen:
@@ -171,6 +178,7 @@ def _circumstances(result: Result, differing: Sequence[str] = ()) -> str:
         passport.metric,
         f"horizon {passport.horizon_source}" if passport.horizon_source else "",
         passport.combined,
+        "" if "inference" in differing else passport.inference,
     ]
     return "; ".join(part for part in said if part)
 
@@ -184,8 +192,15 @@ def compare(arguments: Compare) -> None:
     if arguments.json:
         _print_json({who: result.total for who, result in results.items()})
         return
-    print(_circumstances(next(iter(results.values())), arguments.across))
-    print(result_table(results, across=arguments.across).plain())
+    across = list(dict.fromkeys([*arguments.across, *_inference_differs(results)]))
+    print(_circumstances(next(iter(results.values())), across))
+    print(result_table(results, across=across).plain())
+
+
+def _inference_differs(results: Mapping[str, Result]) -> list[str]:
+    """The field that a table must show where answers were not all made in one way."""
+    ways = {result.passport.inference for result in results.values()}
+    return ["inference"] if len(ways) > 1 else []
 
 
 def _label(path: Path, paths: Sequence[Path]) -> str:

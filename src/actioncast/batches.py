@@ -26,6 +26,8 @@ class Item:
     observed_ratio: float
     seed: int = 0
     """Of its variation."""
+    offset: int | None = None
+    """First frame read; absent, the anchor says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,10 @@ class CutVideos(Dataset[Sample]):
         video = self.videos[item.video]
         if self.variation:
             video = varied(video, self.variation, item.seed)
-        return cut(video, self.question(item, video), self.stride, self.num_labels, self.anchor)
+        question = self.question(item, video)
+        # Of a very short observation not every offset is there.
+        first = None if item.offset is None else min(item.offset, question.observed - 1)
+        return cut(video, question, self.stride, self.num_labels, self.anchor, first=first)
 
     def question(self, item: Item, video: Video) -> Question:
         """What an item asks; a whole video (ratio 1) asks for segmentation alone."""
@@ -92,7 +97,9 @@ class ShuffledBatches(Sampler[list[Item]]):
         observed_ratios: Shares of a video seen.
         jitter: Greatest change of a share, drawn uniformly each time a video is shown.
         batch_size: Items in a batch.
-        seed: Of order and jitter.
+        seed: Of order, jitter and offsets.
+        num_offsets: Offsets of the stride to draw one from each time a video is shown; 0 draws
+            none.
     """
 
     def __init__(
@@ -102,12 +109,14 @@ class ShuffledBatches(Sampler[list[Item]]):
         jitter: float,
         batch_size: int,
         seed: int,
+        num_offsets: int = 0,
     ) -> None:
         self.lengths = np.array([video.num_frames for video in videos])
         self.ratios = np.array(observed_ratios)
         self.jitter = jitter
         self.batch_size = batch_size
         self.seed = seed
+        self.num_offsets = num_offsets
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -134,6 +143,7 @@ class ShuffledBatches(Sampler[list[Item]]):
         if self.jitter:
             ratios = np.where(ratios < 1, np.clip(moved, 0.02, 0.98), ratios)
         seeds = rng.integers(2**31, size=len(videos))
+        offsets = self._offsets(epoch, len(videos))
         order = rng.permutation(len(videos))
         # Within a chunk of 16 batches items of like length stand together: less padding.
         chunk = 16 * self.batch_size
@@ -144,12 +154,20 @@ class ShuffledBatches(Sampler[list[Item]]):
             part = part[np.argsort(seen[part], kind="stable")]
             batches += [
                 [
-                    Item(int(videos[i]), float(ratios[i]), int(seeds[i]))
+                    Item(int(videos[i]), float(ratios[i]), int(seeds[i]), offsets[i])
                     for i in part[a : a + self.batch_size]
                 ]
                 for a in range(0, len(part), self.batch_size)
             ]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _offsets(self, epoch: int, count: int) -> Sequence[int | None]:
+        if not self.num_offsets:
+            return [None] * count
+        # A generator of their own: order and shares are the same with offsets and without.
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        drawn: list[int] = rng.integers(self.num_offsets, size=count).tolist()
+        return drawn
 
 
 def training_batches(

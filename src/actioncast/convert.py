@@ -1,13 +1,35 @@
 """Official checkpoints in: their tensors, our names, our folder."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
 
 from actioncast import __version__
 from actioncast.checkpoint import load_weights, read_official, save_checkpoint
 from actioncast.data.frame_labels import read_mapping
+from actioncast.diffusion_recipes import DIFFUSION_RECIPES
+from actioncast.models import ModelConfig
+from actioncast.models.diffusion_official import Method, diffusion_from_official
 from actioncast.models.futr_official import futr_from_official
 from actioncast.timeline import LabelSpace, Taxonomy
-from actioncast.training import TrainConfig, commit, training_facts
+from actioncast.training import TrainConfig, commit, model_name, training_facts
+
+RATES: Mapping[str, float] = {"breakfast": 15.0, "50salads": 30.0, "gtea": 15.0}
+"""Frames per second of the features that released models read."""
+FUTR_STRIDES: Mapping[str, int] = {"breakfast": 3, "50salads": 6}
+"""Every how many frames the released FUTR reads one."""
+RELEASED: Mapping[tuple[Method, str], str] = {
+    ("actfusion", "50salads"): "actfusion-50salads-released",
+    ("actfusion", "breakfast"): "actfusion-breakfast-released",
+    ("actfusion", "gtea"): "actfusion-gtea",
+    ("diffact", "50salads"): "diffact-50salads",
+    ("diffact", "breakfast"): "diffact-breakfast",
+    ("diffact", "gtea"): "diffact-gtea",
+}
+"""The recipe that holds what a checkpoint does not: stride, offsets, post-processing, scale."""
 
 
 def convert_futr(
@@ -16,8 +38,8 @@ def convert_futr(
     *,
     mapping: Path | None = None,
     num_heads: int = 8,
-    stride: int = 3,
-    rate: float = 15.0,
+    stride: int | None = None,
+    rate: float | None = None,
     dataset: str = "",
     split: str = "",
     trust: bool = False,
@@ -29,8 +51,8 @@ def convert_futr(
         folder: Where to write.
         mapping: mapping.txt with the names of its labels, in its order.
         num_heads: Attention heads, which tensors do not tell.
-        stride: Every how many frames it reads one.
-        rate: Frames per second of its data.
+        stride: Every how many frames it reads one; absent, as released for the data set, or 3.
+        rate: Frames per second of its data; absent, that of the data set, or 15.
         dataset: Data set it was trained on.
         split: Split it was trained on.
         trust: Unpickle whatever the file holds.
@@ -39,29 +61,117 @@ def convert_futr(
         ValueError, FileNotFoundError: The file is no FUTR checkpoint, or the labels do not fit.
     """
     config, weights = futr_from_official(read_official(checkpoint, trust), num_heads)
-    num_labels = len(weights["past_head.weight"])
-    names = tuple(f"action_{i}" for i in range(num_labels))
-    labels = LabelSpace(names) if mapping is None else read_mapping(mapping)
+    training = TrainConfig(
+        model=config,
+        dataset=dataset,
+        stride=stride or FUTR_STRIDES.get(dataset, 3),
+        selection="test",
+    )
+    labels = _labels(mapping, len(weights["past_head.weight"]))
+    return _write(folder, checkpoint, training, weights, labels, rate, split)
+
+
+def convert_diffusion(
+    method: Method,
+    checkpoint: Path,
+    folder: Path,
+    *,
+    dataset: str,
+    mapping: Path | None = None,
+    condition_layers: Sequence[int] = (),
+    scale: float | None = None,
+    stride: int | None = None,
+    rate: float | None = None,
+    split: str = "",
+    trust: bool = False,
+) -> Path:
+    """Turn a released ActFusion or DiffAct checkpoint into ours.
+
+    Args:
+        method: Whose it is.
+        checkpoint: The file.
+        folder: Where to write.
+        dataset: Data set it was trained on; decides stride, offsets, post-processing and scale.
+        mapping: mapping.txt with the names of its labels, in its order.
+        condition_layers: Encoder layers that condition the denoiser; absent, as released.
+        scale: Of diffusion; absent, as released.
+        stride: Every how many frames it reads one; absent, as released.
+        rate: Frames per second of its data; absent, as released.
+        split: Split it was trained on.
+        trust: Unpickle whatever the file holds.
+
+    Raises:
+        ValueError, FileNotFoundError: The file is no such checkpoint, the labels do not fit, or
+            the data set is not one that models were released for.
+    """
+    if (method, dataset) not in RELEASED:
+        known = ", ".join(name for m, name in RELEASED if m == method)
+        raise ValueError(
+            f"dataset must be one that {method} was released for, {known}, got {dataset!r}: a "
+            "checkpoint does not tell its stride, scale and post-processing; say --dataset."
+        )
+    recipe = DIFFUSION_RECIPES[RELEASED[method, dataset]][1]
+    released = cast(Any, recipe.model)
+    state = read_official(checkpoint, trust)
+    config, weights = diffusion_from_official(
+        method,
+        state,
+        condition_layers or released.condition_layers,
+        released.scale if scale is None else scale,
+    )
+    sizes = {
+        name: getattr(config, name)
+        for name in (
+            *("feature_dim", "encoder_layers", "encoder_dim", "encoder_taps", "decoder_layers"),
+            *("decoder_dim", "decoder_taps", "step_dim", "condition_layers", "num_steps", "scale"),
+        )
+    }
+    training = replace(
+        recipe,
+        model=replace(released, **sizes),
+        stride=stride or recipe.stride,
+        selection="test",
+    )
+    labels = _labels(mapping, len(weights["encoder.head.weight"]))
+    return _write(folder, checkpoint, training, weights, labels, rate, split)
+
+
+def _labels(mapping: Path | None, num_labels: int) -> LabelSpace:
+    if mapping is None:
+        return LabelSpace(tuple(f"action_{i}" for i in range(num_labels)))
+    labels = read_mapping(mapping)
     if len(labels) != num_labels:
         raise ValueError(
             f"{mapping} names {len(labels)} labels, the checkpoint {num_labels}; give the mapping "
             "of the data set it was trained on."
         )
+    return labels
+
+
+def _write(
+    folder: Path,
+    checkpoint: Path,
+    training: TrainConfig,
+    weights: Mapping[str, Tensor],
+    labels: LabelSpace,
+    rate: float | None,
+    split: str,
+) -> Path:
+    config: ModelConfig = training.model
     model = config.build(Taxonomy({"action": labels}))
-    model.load_state_dict(weights)
-    training = TrainConfig(model=config, dataset=dataset, stride=stride, selection="test")
+    model.load_state_dict(dict(weights))
     run = {
         "recipe": f"converted from {checkpoint.name}",
         "training": training_facts(training),
-        "dataset": dataset,
+        "dataset": training.dataset,
         "data": "",
         "fingerprint": "",
-        "rate": rate,
+        "rate": rate or RATES.get(training.dataset, 15.0),
         "split": split,
         "held_out": [],
         "version": __version__,
         "commit": commit(),
     }
-    save_checkpoint(folder, "futr", model, config, run)
+    save_checkpoint(folder, model_name(config), model, config, run)
     load_weights(model, folder / "model.safetensors")
     return folder

@@ -134,17 +134,24 @@ def score_long_term(
 
 
 def selection_score(model: Anticipator, held: Sequence[Video], config: "TrainConfig") -> float:
-    """The score by which training selects a checkpoint: mean MoC, or frame accuracy."""
+    """The score by which training selects a checkpoint."""
     device = str(next((p.device for p in model.parameters()), "cpu"))
     running = InferenceConfig(
         stride=config.stride,
         anchor=config.anchor,
+        offsets=config.offsets,
+        postprocess=config.postprocess,
+        postprocess_size=config.postprocess_size,
         batch_size=config.batch_size,
         device=device,
     )
+    if config.select_by == "long_term":
+        return score_long_term(model, held, config.protocol(), running).total["mean"]
+    segmented = score_segmentation(model, held, Segmentation(), running).total
     if config.select_by == "segmentation":
-        return score_segmentation(model, held, Segmentation(), running).total["mof"]
-    return score_long_term(model, held, config.protocol(), running).total["mean"]
+        return segmented["mof"]
+    anticipated = score_long_term(model, held, config.protocol(), running).total
+    return (segmented["mean"] + anticipated["mean"]) / 2
 
 
 def mean_over_splits(splits: Mapping[str, Scores]) -> dict[str, float]:

@@ -188,8 +188,10 @@ class LabelFeatures:
     """Labels as input features: one-hot vectors of the true actions, or of spoilt ones.
 
     `wrong_share` of the segments carry another label, and every boundary comes later by the size
-    of a normal of `blur` frames, as from a recogniser that does not see ahead. The same seed spoils
-    the same way, and no later frame has a say in an earlier one.
+    of a normal of `blur` frames, as from a recogniser that does not see ahead. A share of about
+    `wrong_frames` of the frames besides, in runs of `wrong_run` frames in the mean, is taken for
+    another action. The same seed spoils the same way, and no later frame has a say in an earlier
+    one.
     """
 
     frames: Int[np.ndarray, " time"]
@@ -197,8 +199,15 @@ class LabelFeatures:
     wrong_share: float = 0.0
     blur: float = 0.0
     seed: int = 0
+    wrong_frames: float = 0.0
+    wrong_run: float = 60.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.wrong_frames < 1 or not self.wrong_run >= 1:
+            raise ValueError(
+                "wrong_frames must be within [0, 1) and wrong_run at least 1 frame, got "
+                f"{self.wrong_frames} and {self.wrong_run}."
+            )
         if not 0 <= self.wrong_share <= 1:
             raise ValueError(f"wrong_share must be within [0, 1], got {self.wrong_share}.")
         if self.blur < 0:
@@ -206,6 +215,11 @@ class LabelFeatures:
         if self.wrong_share or self.blur:
             spoilt = _spoil(self.frames, self.num_labels, self.wrong_share, self.blur, self.seed)
             object.__setattr__(self, "frames", spoilt)
+        if self.wrong_frames:
+            mistaken = _mistake(
+                self.frames, self.num_labels, self.wrong_frames, self.wrong_run, self.seed
+            )
+            object.__setattr__(self, "frames", mistaken)
 
     @property
     def num_features(self) -> int:
@@ -269,3 +283,27 @@ def _spoil(
     moved = np.minimum(cuts + late, len(frames)).astype(int)
     ends = np.append(np.maximum.accumulate(moved), len(frames))
     return np.repeat(labels, np.diff(ends, prepend=0))
+
+
+def _mistake(
+    frames: Int[np.ndarray, " time"], num_labels: int, share: float, run: float, seed: int
+) -> Int[np.ndarray, " time"]:
+    """Take runs of frames for another action than the one they start in.
+
+    Right and wrong runs take turns, of geometric lengths whose means make the share; the draws go
+    from the first frame on, so that a prefix is spoilt the same whatever follows.
+    """
+    rng = np.random.default_rng([seed, 3])
+    spoilt = frames.copy()
+    start = 0 if rng.random() < share else int(rng.geometric(1 / _right(share, run)))
+    while start < len(frames):
+        end = start + int(rng.geometric(1 / run))
+        other = int(rng.integers(max(num_labels - 1, 1)))
+        spoilt[start:end] = other + (other >= frames[start]) if num_labels > 1 else 0
+        start = end + int(rng.geometric(1 / _right(share, run)))
+    return spoilt
+
+
+def _right(share: float, run: float) -> float:
+    """Mean frames of a right run beside wrong ones of `run`."""
+    return max(1.0, run * (1 - share) / share)

@@ -7,11 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from actioncast.data.base import Video
-from actioncast.data.collate import Anchor, collate, cut, first_step
+from actioncast.data.collate import Anchor, Sample, collate, cut
 from actioncast.layers.decoding import hold_frames
 from actioncast.models.base import Anticipator
+from actioncast.postprocessing import (
+    Postprocess,
+    averaged,
+    median_filtered,
+    postprocessed,
+    restored,
+)
 from actioncast.progress import Progress, silent
 from actioncast.protocols.base import Question
 from actioncast.timeline import seconds_to_frames
@@ -26,10 +35,16 @@ class InferenceConfig:
     """every how many frames the model reads one"""
     anchor: Anchor = "start"
     """which observed frame is always read: the first or the last"""
+    offsets: bool = False
+    """read a video once from every offset of the stride and average the answers"""
+    postprocess: Postprocess = "none"
+    """what is done to past and future joined: a median over steps, or purge or mode over frames"""
+    postprocess_size: int = 0
+    """steps of the median's window, frames of the mode's, longest segment purged"""
     batch_size: int = 16
-    """videos answered at once"""
+    """videos answered at once; with offsets, one at a time with all of its offsets"""
     num_samples: int = 0
-    """futures to draw besides the most likely one"""
+    """futures to draw besides the most likely one; with offsets, read from the first of them"""
     device: str = "cpu"
     """where the model runs: cpu, cuda, cuda:1"""
 
@@ -39,6 +54,18 @@ class InferenceConfig:
                 "stride and batch_size must be at least 1 and num_samples at least 0, got "
                 f"{self.stride}, {self.batch_size} and {self.num_samples}."
             )
+        require_postprocess(self.postprocess, self.postprocess_size, self.offsets, self.anchor)
+
+
+def require_postprocess(postprocess: Postprocess, size: int, offsets: bool, anchor: Anchor) -> None:
+    """Raise a ValueError where values that say how answers are finished do not fit together."""
+    if postprocess != "none" and size < 1:
+        raise ValueError(f"postprocess_size must be at least 1 for {postprocess}, got {size}.")
+    if offsets and anchor != "start":
+        raise ValueError(
+            f"offsets read a video from every frame of a stride in turn, got anchor {anchor}; take "
+            "anchor start, or no offsets."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,21 +87,42 @@ def answers(
 
     Videos of like length share a batch, so the order is not that of `asked`; a model's answer does
     not depend on its batch.
+
+    Raises:
+        ValueError: Offsets or post-processing are asked of a model that names no frames seen.
     """
     model.eval().to(config.device)
     order = sorted(range(len(asked)), key=lambda i: asked[i][1].observed)
-    batches = [order[a : a + config.batch_size] for a in range(0, len(order), config.batch_size)]
+    size = 1 if config.offsets else config.batch_size
+    batches = [order[a : a + size] for a in range(0, len(order), size)]
     for batch in progress(batches, "predict"):
-        samples = [
-            cut(*asked[i], config.stride, len(model.taxonomy.labels), config.anchor) for i in batch
-        ]
+        samples = [sample for i in batch for sample in _samples(model, *asked[i], config)]
         x, _ = collate(samples, model.taxonomy.primary)
-        predictions = predict(
-            model, replace(x, num_samples=config.num_samples), config.device, config.anchor
-        )
-        for i, prediction in zip(batch, predictions, strict=True):
+        x = replace(x, num_samples=config.num_samples)
+        predictions = _answered(model, x, config.device)
+        if config.offsets:
+            found = [_over_offsets(predictions, x, config)]
+        else:
+            found = [_finished(_held(p, x, i), config) for i, p in enumerate(predictions)]
+        for i, prediction in zip(batch, found, strict=True):
             video, question = asked[i]
-            yield i, Answer(video=video, question=question, prediction=prediction)
+            asked_for = _shortened(prediction, question.horizon)
+            yield i, Answer(video=video, question=question, prediction=asked_for)
+
+
+def _samples(
+    model: Anticipator, video: Video, question: Question, config: InferenceConfig
+) -> list[Sample]:
+    """One question as the model is asked it, once for every offset."""
+    if model.answers_told_length and question.horizon and question.video_length:
+        # What smooths the answer must not take the end of the horizon for the end of the video.
+        rest = question.video_length - question.observed
+        question = replace(question, horizon=max(question.horizon, rest))
+    num_labels = len(model.taxonomy.labels)
+    if not config.offsets:
+        return [cut(video, question, config.stride, num_labels, config.anchor)]
+    offsets = range(min(config.stride, max(question.observed, 1)))
+    return [cut(video, question, config.stride, num_labels, first=first) for first in offsets]
 
 
 def forecast(
@@ -108,18 +156,100 @@ def forecast(
     return answer.prediction
 
 
-@torch.inference_mode()
-def predict(
-    model: Anticipator, x: Observation, device: str = "cpu", anchor: Anchor = "start"
-) -> list[Prediction]:
+def predict(model: Anticipator, x: Observation, device: str = "cpu") -> list[Prediction]:
     """Predict a batch and bring the answers about the past back to the video's frame grid."""
-    predictions = model.predict(x.to(device))
-    return [_restored(prediction, x, i, anchor) for i, prediction in enumerate(predictions)]
+    return [_held(prediction, x, i) for i, prediction in enumerate(_answered(model, x, device))]
 
 
-def _restored(prediction: Prediction, x: Observation, i: int, anchor: Anchor) -> Prediction:
+@torch.inference_mode()
+def _answered(model: Anticipator, x: Observation, device: str) -> list[Prediction]:
+    """What the model says of each observation, its past still on the grid of the observation."""
+    return model.predict(x.to(device))
+
+
+def _held(prediction: Prediction, x: Observation, i: int) -> Prediction:
     if prediction.past is None:
         return prediction
     observed = x.frames_observed(i)
-    past = hold_frames(prediction.past, x.stride, observed, first_step(observed, x.stride, anchor))
+    past = hold_frames(prediction.past, x.stride, observed, x.first_frame(i))
     return replace(prediction, past=past, observed=observed)
+
+
+def _over_offsets(
+    predictions: Sequence[Prediction], x: Observation, config: InferenceConfig
+) -> Prediction:
+    """One answer on the video's grid from those of every offset of one video."""
+    first, observed = predictions[0], x.frames_observed(0)
+    horizon = min(0 if p.future is None else len(p.future) for p in predictions)
+    steps = averaged(
+        [
+            _steps(prediction, x.first_frame(i), config.stride, observed, observed + horizon)
+            for i, prediction in enumerate(predictions)
+        ]
+    )
+    if config.postprocess == "median":
+        steps = median_filtered(steps, config.postprocess_size)
+    frames = restored(steps, config.stride, observed + horizon)
+    frames = postprocessed(frames, config.postprocess, config.postprocess_size)
+    named = None
+    if first.next is not None:
+        everything = [prediction.next for prediction in predictions if prediction.next is not None]
+        named = {head: torch.stack([n[head] for n in everything]).mean(0) for head in first.next}
+    return _split(replace(first, next=named), frames, observed)
+
+
+def _steps(
+    prediction: Prediction, offset: int, stride: int, observed: int, num_frames: int
+) -> Float[Tensor, "time label"]:
+    """Past and future on the steps that one offset has within `num_frames`.
+
+    Steps that `past` does not answer take the row of the future at the frame that they stand for;
+    one before the future starts, which rounding can hide from a model, takes its first row.
+    """
+    past = _past(prediction)[: len(range(offset, num_frames, stride))]
+    if prediction.future is None or num_frames == observed:
+        return past
+    asked = range(offset + stride * len(past), num_frames, stride)
+    rows = torch.tensor([max(0, frame - observed) for frame in asked], dtype=torch.long)
+    return torch.cat([past, prediction.future[rows.to(past.device)]])
+
+
+def _finished(prediction: Prediction, config: InferenceConfig) -> Prediction:
+    """Post-process the frames of one answer, past and future joined."""
+    if config.postprocess == "none":
+        return prediction
+    past = _past(prediction)
+    frames = past if prediction.future is None else torch.cat([past, prediction.future])
+    if config.postprocess == "median":
+        # Each step is held for `stride` frames here: as many as lie from the first of the window's
+        # steps to the last.
+        window = (config.postprocess_size - 1) * config.stride + 1
+        frames = median_filtered(frames, window)
+    frames = postprocessed(frames, config.postprocess, config.postprocess_size)
+    return _split(prediction, frames, len(past))
+
+
+def _past(prediction: Prediction) -> Float[Tensor, "time label"]:
+    if prediction.past is None:
+        raise ValueError(
+            "offsets and postprocess must go with a model that names the frames seen, got one that "
+            "anticipates alone; run it without."
+        )
+    return prediction.past
+
+
+def _split(
+    prediction: Prediction, frames: Float[Tensor, "frame label"], observed: int
+) -> Prediction:
+    future = None if prediction.future is None else frames[observed:]
+    return replace(prediction, past=frames[:observed], future=future, observed=observed)
+
+
+def _shortened(prediction: Prediction, horizon: int) -> Prediction:
+    """The future as far as it was asked for."""
+    future, samples = prediction.future, prediction.samples
+    return replace(
+        prediction,
+        future=None if future is None else future[:horizon],
+        samples=None if samples is None else samples[:, :horizon],
+    )

@@ -30,7 +30,7 @@ from actioncast.types import Observation, Target
 
 
 class Training(lightning.LightningModule):
-    """Sums a model's losses; AdamW, linear warm-up and cosine by epoch."""
+    """Sums a model's losses; steps by Adam or AdamW at a rate that changes by epoch."""
 
     def __init__(self, model: Anticipator, config: TrainConfig) -> None:
         super().__init__()
@@ -79,8 +79,9 @@ class Training(lightning.LightningModule):
         return x.to(device), y.to(device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW and its schedule."""
-        optimizer = torch.optim.AdamW(
+        """The optimiser and its schedule."""
+        kind = torch.optim.AdamW if self.config.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(
             self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
         )
         # Not the method itself, whose attributes would be written into the state to resume from.
@@ -98,6 +99,8 @@ class Training(lightning.LightningModule):
             if self.config.warmup_from_zero:
                 return epoch / max(warmup - 1, 1)
             return (epoch + 1) / warmup
+        if self.config.schedule == "constant":
+            return 1.0
         return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1)))
 
 

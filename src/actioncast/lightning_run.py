@@ -58,7 +58,12 @@ def fit(
     resume = folder / RESUME
     done = epochs_done(resume)
     sampler = ShuffledBatches(
-        videos, config.observed_ratios, config.ratio_jitter, config.batch_size, config.seed
+        videos,
+        config.observed_ratios,
+        config.ratio_jitter,
+        config.batch_size,
+        config.seed,
+        config.stride if config.offsets else 0,
     )
     # Workers ask for the first batches before training tells the epoch.
     sampler.set_epoch(done)

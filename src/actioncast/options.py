@@ -57,6 +57,9 @@ class Evaluate:
     """shares of the video seen"""
     horizon_ratios: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
     """lengths of the scored windows as shares of the video"""
+    rounded_observation: bool = False
+    """show round(alpha * steps) steps as the released ActFusion test does, for true_length; up to
+    stride - 1 frames beyond the boundary are seen"""
     legacy_last_segment: bool = False
     """end the last segment one frame early, as older evaluators do"""
     num_samples: int = 0

@@ -43,6 +43,8 @@ class Passport:
     recipe: str
     trained_on: str = ""
     """Whose questions trained the model; under another `horizon_source` the horizon is swapped."""
+    inference: str = ""
+    """How answers were made of what the model says: `8 offsets averaged, median 30`; else empty."""
     seeds: tuple[int, ...]
     version: str
     commit: str

@@ -158,6 +158,10 @@ class Loaded:
         return InferenceConfig(
             stride=self.stride,
             anchor=self.training["anchor"],
+            # Checkpoints of earlier versions do not say these three.
+            offsets=self.training.get("offsets", False),
+            postprocess=self.training.get("postprocess", "none"),
+            postprocess_size=self.training.get("postprocess_size", 0),
             batch_size=64 if not list(self.checkpoint.model.parameters()) else 8,
             num_samples=num_samples,
             device=device,

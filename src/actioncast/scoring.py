@@ -13,6 +13,7 @@ from actioncast.evaluation import (
     score_long_term,
     score_segmentation,
 )
+from actioncast.inference import InferenceConfig
 from actioncast.passport import Passport, Result
 from actioncast.progress import Progress, silent
 from actioncast.protocols import HorizonSource, LongTerm, Segmentation
@@ -124,6 +125,7 @@ def passport_of(
         model=first.checkpoint.name,
         recipe=str(run.get("recipe", "")),
         trained_on="" if _counts(first) else horizon_name(trained_protocol(first)),
+        inference=inference_name(first.inference()),
         seeds=tuple(sorted({int(one.training["seed"]) for one in loaded})),
         version=str(run.get("version", "")),
         commit=str(run.get("commit", "")) or commit(),
@@ -143,11 +145,20 @@ def horizon_name(protocol: LongTerm) -> str:
     """The horizon source with its number."""
     match protocol.horizon_source:
         case HorizonSource.TRUE_LENGTH:
-            return f"true_length x {protocol.asked_ratio:g} (leaks the video's length)"
+            shown = ", frames beyond the boundary shown" if protocol.rounded_to_steps else ""
+            return f"true_length x {protocol.asked_ratio:g} (leaks the video's length{shown})"
         case HorizonSource.OBSERVED_MULTIPLE:
             return f"observed_multiple x {protocol.multiple:g}"
         case HorizonSource.SECONDS:
             return f"seconds {protocol.seconds:g}"
+
+
+def inference_name(config: InferenceConfig) -> str:
+    """What is done to the answers of a model, where anything is."""
+    said = [f"{config.stride} offsets averaged"] if config.offsets and config.stride > 1 else []
+    if config.postprocess != "none":
+        said.append(f"{config.postprocess} {config.postprocess_size}")
+    return ", ".join(said)
 
 
 def _metric(long_term: bool, legacy: bool) -> str:

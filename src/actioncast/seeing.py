@@ -18,7 +18,7 @@ from actioncast.runs import Loaded, load_checkpoints, load_run, trained_protocol
 from actioncast.timeline import LabelSpace, Timeline, seconds_to_frames
 from actioncast.timeline_files import SUFFIXES as FILES
 from actioncast.timeline_files import write_timeline
-from actioncast.types import Prediction
+from actioncast.types import Prediction, Task
 
 MOST_FRAMES = 1_000_000
 """Longest horizon of one forecast: nine hours at 30 frames per second."""
@@ -94,7 +94,7 @@ def draw_test_videos(
         for run, loaded in runs.items():
             one = _tested_on(loaded, name)
             video = one.dataset.videos[name]
-            question = trained_protocol(one).question(video.num_frames, observed_ratio, video.rate)
+            question = _question(one, video, observed_ratio)
             forecast = forecast_video(one, video, question, Path(run).name)
             rows += forecast.rows()
             if not rows or rows[0].name != "truth":
@@ -172,8 +172,7 @@ def forecast_input(
                 f"{one.dataset.name}, got {source!r}."
             )
         video = one.dataset.videos[source]
-        question = trained_protocol(one).question(video.num_frames, 0.3, video.rate)
-        question = _asked(question, video, now, horizon)
+        question = _asked(_question(one, video, 0.3), video, now, horizon)
         forecast = forecast_video(one, video, question, name)
         return replace(forecast, truth=video.timeline)
     checkpoint = load_checkpoints(run, split, device)[0]
@@ -199,6 +198,13 @@ def forecast_input(
         frames = read_frame_labels(truth, labels)
         forecast = replace(forecast, truth=Timeline.from_frames(frames, rate, labels))
     return forecast
+
+
+def _question(loaded: Loaded, video: Video, observed_ratio: float) -> Question:
+    """As in training, of a share of a video; a model that only segments sees all of it."""
+    if Task.LONG_TERM not in loaded.checkpoint.model.tasks:
+        return Question(observed=video.num_frames)
+    return trained_protocol(loaded).question(video.num_frames, observed_ratio, video.rate)
 
 
 def _asked(question: Question, video: Video, now: float, horizon: float) -> Question:

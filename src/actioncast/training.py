@@ -19,9 +19,11 @@ from actioncast.checkpoint import json_bytes, save_checkpoint, to_json
 from actioncast.data import Dataset, LabelInput, Video, inner_split
 from actioncast.data.collate import Anchor
 from actioncast.files import replace_file
+from actioncast.inference import require_postprocess
 from actioncast.models import MODELS, ModelConfig
-from actioncast.models.base import Anticipator, CountingAnticipator
+from actioncast.models.base import Anticipator, CountingAnticipator, CountsFirst
 from actioncast.models.futr import FUTRConfig
+from actioncast.postprocessing import Postprocess
 from actioncast.protocols import HorizonSource, LongTerm
 
 RESUME = "resume.ckpt"
@@ -46,6 +48,13 @@ class TrainConfig:
     """every how many frames the model reads one"""
     anchor: Anchor = "start"
     """which observed frame is always read: the first, as published, or the last"""
+    offsets: bool = False
+    """read a training video from a random offset of the stride each time it is shown, and average
+    the answers from all offsets in inference"""
+    postprocess: Postprocess = "none"
+    """what inference does to its answer: a median over steps, or purge or mode over frames"""
+    postprocess_size: int = 0
+    """steps of the median's window, frames of the mode's, longest segment purged"""
     observed_ratios: tuple[float, ...] = (0.2, 0.3, 0.5)
     """shares of a training video seen, each once an epoch; 1 trains segmentation alone"""
     ratio_jitter: float = 0.0
@@ -69,19 +78,24 @@ class TrainConfig:
     accumulate: int = 1
     """batches whose gradients are averaged before a step"""
     lr: float = 1e-3
-    """peak learning rate of AdamW"""
+    """peak learning rate"""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """who takes the steps; adam adds weight decay to the gradient"""
     weight_decay: float = 5e-3
-    """of AdamW, on every parameter"""
+    """on every parameter"""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """the learning rate after warm-up: a cosine to zero, or the peak throughout"""
     warmup_epochs: int = 10
-    """epochs of linear warm-up; a cosine to zero follows"""
+    """epochs of linear warm-up"""
     warmup_from_zero: bool = False
     """start at learning rate 0, which wastes an epoch, as FUTR's released code does"""
     clip: float = 0.0
     """greatest gradient norm; 0 does not clip"""
     selection: Literal["validation", "last", "test"] = "validation"
     """which checkpoint counts: best on held-out training videos, last, or best on the test split"""
-    select_by: Literal["long_term", "segmentation"] = "long_term"
-    """the score that selects: mean MoC, or frame accuracy"""
+    select_by: Literal["long_term", "segmentation", "both"] = "long_term"
+    """the score that selects: mean MoC, or frame accuracy; both is the mean of mean MoC and of all
+    scores of segmentation"""
     validation_share: float = 0.1
     """share of the training videos held out for selection, whole groups (persons) at a time"""
     validate_every: int = 1
@@ -116,6 +130,8 @@ class TrainConfig:
                 "lr must be positive, weight_decay, clip, ratio_jitter and warp 0 or more, got "
                 f"{self.lr}, {self.weight_decay}, {self.clip}, {self.ratio_jitter} and {self.warp}."
             )
+
+        require_postprocess(self.postprocess, self.postprocess_size, self.offsets, self.anchor)
 
     def protocol(self) -> LongTerm:
         """The protocol whose questions are trained."""
@@ -259,6 +275,9 @@ def train_split(
         model.fit([video.counted() for video in dataset.select(parts.train)])
         save_checkpoint(folder / "best", name, model, config.model, run)
         return folder / "best"
+
+    if isinstance(model, CountsFirst):
+        model.count([video.counted() for video in videos])
 
     from actioncast.lightning_run import fit  # noqa: PLC0415  (lightning takes seconds to import)
 

@@ -7,7 +7,7 @@ answers about the future count its frames. A model reads every `stride`-th of th
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -53,6 +53,9 @@ class Observation:
     """Frames to anticipate after the last observed one; 0 asks for segmentation alone."""
     stride: int = 1
     """Frames of the video that one step of `features` stands for."""
+    first: Int[Tensor, " batch"] | None = None
+    """Frame of the video that the first step reads; absent, frame 0. The n-th step after it reads
+    the frame n times `stride` later."""
     observed: Int[Tensor, " batch"] | None = None
     """Frames of the video seen; absent, every valid step stands for `stride` frames."""
     video_length: Int[Tensor, " batch"] | None = None
@@ -81,6 +84,10 @@ class Observation:
             return int(self.valid[i].sum()) * self.stride
         return int(self.observed[i])
 
+    def first_frame(self, i: int) -> int:
+        """The frame of the video that the first step of observation `i` reads."""
+        return 0 if self.first is None else int(self.first[i])
+
     def to(self, device: torch.device | str) -> "Observation":
         """The same observation on another device."""
         moved: dict[str, Any] = {
@@ -98,7 +105,7 @@ class Observation:
         for i, valid in enumerate(self.valid):
             one: dict[str, Any] = {
                 name: value[i, None]
-                for name in ("horizon", "observed", "video_length", "text")
+                for name in ("horizon", "first", "observed", "video_length", "text")
                 if (value := getattr(self, name)) is not None
             }
             if self.labels is not None:
@@ -121,6 +128,9 @@ class Target:
     coded as the number of labels; IGNORE after that, or throughout when no future was asked for."""
     durations: Float[Tensor, "batch query"] | None = None
     """The share of the horizon that each of them takes; NaN where `future` has none."""
+    video_frames: Mapping[str, Int[Tensor, "batch frame"]] = field(default_factory=dict)
+    """The action of every observed frame of the video's own grid, by head, for losses that look
+    between the steps; a head that stands in `frames` alone has a stride of 1."""
 
     def to(self, device: torch.device | str) -> "Target":
         """The same target on another device."""
@@ -130,6 +140,7 @@ class Target:
             next={head: labels.to(device) for head, labels in self.next.items()},
             future=None if self.future is None else self.future.to(device),
             durations=None if self.durations is None else self.durations.to(device),
+            video_frames={h: labels.to(device) for h, labels in self.video_frames.items()},
         )
 
 

@@ -71,6 +71,29 @@ def test_batches_hold_items_of_like_length():
     assert padding < worse / 3
 
 
+def test_offsets_are_drawn_by_seed_and_epoch_and_change_nothing_else():
+    plain, drawn = sampler(jitter=0.1), ShuffledBatches(VIDEOS, RATIOS, 0.1, 4, 0, num_offsets=5)
+    offsets = [item.offset for item in shown(drawn.batches(2))]
+    assert set(offsets) == set(range(5))
+    assert {item.offset for item in shown(plain.batches(2))} == {None}
+    bare = [[replace(item, offset=None) for item in batch] for batch in drawn.batches(2)]
+    assert bare == plain.batches(2)
+    again = ShuffledBatches(VIDEOS, RATIOS, 0.1, 4, 0, num_offsets=5)
+    assert again.batches(2) == drawn.batches(2)
+    assert [item.offset for item in shown(drawn.batches(3))] != offsets
+
+
+def test_an_item_is_read_from_its_offset_or_the_nearest_that_was_seen():
+    source = CutVideos(VIDEOS, LongTerm(), 5, 7, Variation())
+    frames = VIDEOS[0].frames()
+    whole = source[Item(0, 1.0, offset=3)]
+    assert whole.first == 3
+    assert whole.frames.tolist() == frames[3::5].tolist()
+    short = source[Item(0, 2.5 / len(frames), offset=3)]
+    assert (short.question.observed, short.first) == (2, 1)
+    assert source[Item(0, 1.0)].first == 0
+
+
 def test_jitter_moves_shares_but_never_whole_videos():
     moved = shown(sampler(jitter=0.25).batches(0))
     ratios = np.array([item.observed_ratio for item in moved])

@@ -139,3 +139,52 @@ def test_a_sample_tells_the_length_only_when_the_protocol_does(source: HorizonSo
     ]
     assert torch.equal(seen[0].features, seen[1].features)
     assert seen[0].video_length is None
+
+
+def test_a_stride_can_be_read_from_any_of_its_offsets():
+    samples = [cut(video("aaaaabbbbbccccc"), Question(observed=7), 3, END, first=o) for o in (0, 2)]
+    np.testing.assert_array_equal(samples[1].features, features(15)[[2, 5]])
+    assert samples[1].frames.tolist() == [0, 1]
+    x, y = collate(samples, "action")
+    assert x.first.tolist() == [0, 2]
+    assert x.observed.tolist() == [7, 7]
+    assert x.valid.sum(1).tolist() == [3, 2]
+    assert y.video_frames["action"].tolist() == [[0] * 5 + [1] * 2] * 2
+
+
+def test_the_anchor_says_the_first_frame_where_the_caller_does_not():
+    samples = [cut(video("aaaabbbb"), Question(observed=6), 4, END, a) for a in ("start", "end")]
+    assert collate(samples, "action")[0].first.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("first", "observed"), [(-1, 7), (3, 7), (2, 2), (0, 0)])
+def test_an_offset_that_was_not_observed_is_refused(first: int, observed: int):
+    with pytest.raises(ValueError, match=rf"first must be a frame within.*\(3\).*got {first}"):
+        cut(video("aaaaabbbbb"), Question(observed=observed), 3, END, first=first)
+
+
+def test_the_frames_of_the_video_are_padded_and_absent_without_a_stride():
+    samples = [cut(video(s), Question(observed=len(s)), 2, END) for s in ("aab", "abcab")]
+    _, y = collate(samples, "action")
+    assert y.video_frames["action"].tolist() == [[0, 0, 1, IGNORE, IGNORE], [0, 1, 2, 0, 1]]
+    assert y.to("cpu").video_frames["action"].shape == (2, 5)
+    _, y = collate([cut(video("aab"), Question(observed=3), 1, END)], "action")
+    assert y.video_frames == {}
+
+
+def test_a_share_of_all_steps_is_shown_though_the_boundary_stays():
+    """Twenty frames are 7 steps of 3, of which 0.4 rounds to 3; the boundary is frame 8."""
+    protocol = LongTerm(rounded_to_steps=True)
+    whole = video("aaaaaaaabbbbbbbbcccc")
+    question = protocol.question(20, 0.4, 10.0)
+    assert (question.observed, question.horizon, question.step_ratio) == (8, 10, 0.4)
+    samples = [cut(whole, question, 3, END, first=o) for o in range(3)]
+    assert [len(s.features) for s in samples] == [3, 3, 3]  # 0.4 of 7 steps, from every offset
+    np.testing.assert_array_equal(samples[2].features, features(20)[[2, 5, 8]])
+    assert samples[2].frames.tolist() == [0, 0, 1]
+    x, y = collate(samples, "action")
+    assert x.observed.tolist() == [8, 8, 8]
+    assert x.video_length.tolist() == [20, 20, 20]
+    assert y.future[:, 0].tolist() == [1, 1, 1]
+    fewer = cut(whole, protocol.question(20, 0.01, 10.0), 3, END)
+    assert len(fewer.features) == 1

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,10 +180,44 @@ def test_the_released_actfusion_test_sees_these_frames(file: Path, index: int):
     stride = golden(file)["actfusion"]["sample_rate"]
     video, frames = frames_of(file, index)
     for alpha, item in video["actfusion_observation"].items():
-        seen = rounded_observation(len(frames), float(alpha), stride)
-        assert [0, seen] == item["visible_raw_frames"]
+        shown = [rounded_observation(len(frames), float(alpha), stride, o) for o in range(stride)]
+        assert {len(steps) for steps in shown} == {item["obs_len"]}
+        seen = sorted(frame for steps in shown for frame in steps)
+        assert seen == list(range(*item["visible_raw_frames"]))
         boundary = observed_frames(len(frames), float(alpha))
-        assert max(0, seen - boundary) == item["frames_beyond_evaluation_start"]
+        assert max(0, len(seen) - boundary) == item["frames_beyond_evaluation_start"]
+
+
+@every_video
+def test_a_rounded_question_shows_those_frames_and_asks_from_the_boundary(file: Path, index: int):
+    stride = golden(file)["actfusion"]["sample_rate"]
+    whole = golden(file)
+    video = labelled(whole["dataset"]).videos[whole["videos"][index]["video"]]
+    exact, rounded = LongTerm(), LongTerm(rounded_to_steps=True)
+    for alpha, item in whole["videos"][index]["actfusion_observation"].items():
+        question = rounded.question(video.num_frames, float(alpha), video.rate)
+        assert replace(question, step_ratio=None) == exact.question(
+            video.num_frames, float(alpha), video.rate
+        )
+        last = cut(video, question, stride, 0, first=stride - 1)
+        assert len(last.features) == item["obs_len"]
+        assert len(last.video_frames) == max(item["visible_raw_frames"][1], question.observed)
+
+
+@given(st.integers(1, 400), st.sampled_from([0.2, 0.3, 0.5]), st.integers(1, 9))
+def test_rounding_shows_less_than_a_stride_beyond_the_boundary(
+    num_frames: int, alpha: float, stride: int
+):
+    shown = [rounded_observation(num_frames, alpha, stride, o) for o in range(stride)]
+    last = max(steps[-1] for steps in shown if steps)
+    assert all(steps.start == o for o, steps in enumerate(shown))
+    assert last < num_frames
+    assert last < max(observed_frames(num_frames, alpha), 1) + stride + 1
+
+
+def test_only_the_true_length_can_be_rounded_to_steps():
+    with pytest.raises(ValueError, match=r"needs horizon source true_length.*observed_multiple"):
+        LongTerm(rounded_to_steps=True, horizon_source=HorizonSource.OBSERVED_MULTIPLE)
 
 
 @pytest.mark.parametrize("file", golden_files())

@@ -57,15 +57,22 @@ class LabelInput:
     """share of the segments whose label is replaced by another"""
     blur: float = 0.0
     """boundaries come late by the size of a normal of this deviation, in frames"""
+    wrong_frames: float = 0.0
+    """share of the frames that are taken for another action, in runs"""
+    wrong_run: float = 60.0
+    """mean frames of such a run"""
     seed: int = 0
     """which segments and how far: the same seed spoils the same way"""
 
     def __str__(self) -> str:
-        if not self.wrong_share and not self.blur:
+        if not self.wrong_share and not self.blur and not self.wrong_frames:
             return "true labels"
+        runs = ""
+        if self.wrong_frames:
+            runs = f", a share of {self.wrong_frames!r} frames wrong in runs of {self.wrong_run!r}"
         return (
             f"true labels with a share of {self.wrong_share!r} wrong segments, boundaries late by "
-            f"{self.blur!r} frames, seed {self.seed}"
+            f"{self.blur!r} frames{runs}, seed {self.seed}"
         )
 
 
@@ -93,6 +100,8 @@ class Dataset:
                 source.blur,
                 # Two videos that begin alike are not spoilt alike.
                 zlib.crc32(f"{source.seed}:{video.id}".encode()),
+                source.wrong_frames,
+                source.wrong_run,
             )
             return replace(video, features=features, observed_labels=features.frames)
 

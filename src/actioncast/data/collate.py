@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from actioncast.data.base import Video
 from actioncast.protocols.base import Question
-from actioncast.protocols.long_term import transcript
+from actioncast.protocols.long_term import rounded_observation, transcript
 from actioncast.types import IGNORE, Observation, Target
 
 
@@ -23,10 +23,14 @@ class Sample:
     features: Float[np.ndarray, "time feature"]
     rate: float
     stride: int
+    first: int
+    """Frame of the video that the first step reads."""
     question: Question
     observed_labels: Int[np.ndarray, " time"] | None
     frames: Int[np.ndarray, " time"]
     """Truth of every observed step."""
+    video_frames: Int[np.ndarray, " frame"]
+    """Truth of every observed frame of the video's own grid."""
     future: tuple[int, ...]
     """Truth of the horizon as ordered actions and their end; empty when none was asked for."""
     durations: tuple[float, ...]
@@ -43,7 +47,13 @@ def first_step(observed: int, stride: int, anchor: Anchor) -> int:
 
 
 def cut(
-    video: Video, question: Question, stride: int, head_size: int, anchor: Anchor = "start"
+    video: Video,
+    question: Question,
+    stride: int,
+    head_size: int,
+    anchor: Anchor = "start",
+    *,
+    first: int | None = None,
 ) -> Sample:
     """Read what a question lets a model see of a video, and the truth besides.
 
@@ -53,17 +63,26 @@ def cut(
         stride: Every how many frames a step of the model's grid stands.
         head_size: Number of labels; codes the end of the future.
         anchor: Which observed frame is always read.
+        first: The first frame read, an offset of the stride; absent, the anchor says it.
 
     Raises:
-        ValueError: The video has no features.
+        ValueError: The video has no features, or the first frame is not within one stride of what
+            is observed.
     """
     if video.features is None:
         raise ValueError(
             f"video {video.id} has no features; add them to features/, or use --input labels."
         )
+    if first is None:
+        first = first_step(question.observed, stride, anchor)
+    elif not 0 <= first < min(stride, question.observed):
+        raise ValueError(
+            f"first must be a frame within the first stride ({stride}) and observed "
+            f"({question.observed} of {video.id}), got {first}."
+        )
     frames = video.frames()
-    first = first_step(question.observed, stride, anchor)
-    seen = slice(first, question.observed, stride)
+    stop = _stop(question, stride, first)
+    seen = slice(first, stop, stride)
     future: tuple[int, ...] = ()
     durations: tuple[float, ...] = ()
     if question.horizon:
@@ -73,15 +92,26 @@ def cut(
         future = (*told.labels, head_size)
         durations = (*told.shares, told.after_end if told.after_end else float("nan"))
     return Sample(
-        features=video.features.read(first, question.observed, stride),
+        features=video.features.read(first, stop, stride),
         rate=video.rate,
         stride=stride,
+        first=first,
         question=question,
         observed_labels=None if video.observed_labels is None else video.observed_labels[seen],
         frames=frames[seen],
+        video_frames=frames[: max(stop, question.observed)],
         future=future,
         durations=durations,
     )
+
+
+def _stop(question: Question, stride: int, first: int) -> int:
+    """The frame before which the last step is read."""
+    if question.step_ratio is None:
+        return question.observed
+    assert question.video_length is not None, "a share of all steps needs the length of the video"
+    shown = rounded_observation(question.video_length, question.step_ratio, stride, first)
+    return shown[-1] + 1
 
 
 def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
@@ -96,6 +126,7 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
         valid=torch.arange(features.shape[1]) < steps[:, None],
         rate=samples[0].rate,
         stride=samples[0].stride,
+        first=torch.tensor([sample.first for sample in samples]),
         horizon=torch.tensor([question.horizon for question in questions]),
         observed=torch.tensor([question.observed for question in questions]),
         video_length=None if None in lengths else torch.tensor(lengths),
@@ -113,6 +144,10 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
             [torch.tensor(sample.durations, dtype=torch.float32) for sample in samples],
             float("nan"),
         ),
+        # With a stride of 1 these are `frames` again.
+        video_frames={head: _padded([torch.from_numpy(s.video_frames) for s in samples], IGNORE)}
+        if samples[0].stride > 1
+        else {},
     )
     return observation, target
 

@@ -2,16 +2,24 @@
 
 from collections.abc import Mapping
 
+from actioncast.models.actfusion import ActFusionConfig
 from actioncast.models.baselines import (
     NearestNeighbourConfig,
     NGramConfig,
     RepeatLastActionConfig,
 )
+from actioncast.models.diffact import DiffActConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 
 ModelConfig = (
-    RepeatLastActionConfig | NGramConfig | NearestNeighbourConfig | SemiMarkovConfig | FUTRConfig
+    RepeatLastActionConfig
+    | NGramConfig
+    | NearestNeighbourConfig
+    | SemiMarkovConfig
+    | FUTRConfig
+    | DiffActConfig
+    | ActFusionConfig
 )
 """The config of any model."""
 
@@ -21,6 +29,8 @@ MODELS: Mapping[str, type[ModelConfig]] = {
     "nearest-neighbour": NearestNeighbourConfig,
     "semi-markov": SemiMarkovConfig,
     "futr": FUTRConfig,
+    "diffact": DiffActConfig,
+    "actfusion": ActFusionConfig,
 }
 
 __all__ = ["MODELS", "ModelConfig"]

@@ -24,6 +24,12 @@ class Anticipator(nn.Module, ABC):
 
     tasks: ClassVar[frozenset[Task]]
     """The questions that this model can answer."""
+    trains_on_whole_videos: ClassVar[bool] = False
+    """Whether it is shown whole videos in training and hides parts of them itself, so that it
+    learns every one of its tasks from them."""
+    answers_told_length: bool = False
+    """Whether its answer runs to the end of a video whose length it is told, whatever the horizon;
+    inference then asks for all of it, and cuts it to the horizon last."""
     taxonomy: Taxonomy
 
     @abstractmethod
@@ -49,6 +55,17 @@ class CountingAnticipator(Anticipator):
     def losses(self, x: Observation, y: Target) -> Losses:  # noqa: ARG002
         """No terms: there is no parameter to move."""
         return {}
+
+
+class CountsFirst(ABC):
+    """What a model also is that must see how its training labels lie before it descends."""
+
+    @abstractmethod
+    def count(self, timelines: Sequence[TrainingTimeline]) -> None:
+        """Take in the videos that it is about to train on; replaces what it counted before.
+
+        A resumed run counts again, so that what was counted need not be saved.
+        """
 
 
 class RecurrentAnticipator(Anticipator, Generic[StateT]):

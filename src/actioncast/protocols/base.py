@@ -13,3 +13,6 @@ class Question:
     """Frames to name after the last one seen."""
     video_length: int | None = None
     """Frames of the whole video, if the protocol gives them away."""
+    step_ratio: float | None = None
+    """Share of the steps of the whole video that is shown in place of the frames before `observed`;
+    rounded, it can reach up to a stride beyond them. Needs `video_length`."""

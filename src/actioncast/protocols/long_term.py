@@ -59,6 +59,9 @@ class LongTerm:
     """horizon over observed frames, for observed_multiple"""
     seconds: float = 300.0
     """horizon for seconds"""
+    rounded_to_steps: bool = False
+    """show round(alpha * steps) steps of the model's grid, as the released ActFusion test does: up
+    to stride - 1 frames beyond the boundary are seen; asks and scores from the boundary on"""
 
     def __post_init__(self) -> None:
         for name in ("observed_ratios", "horizon_ratios"):
@@ -77,6 +80,11 @@ class LongTerm:
                 "multiple and seconds must be positive numbers, got "
                 f"{self.multiple} and {self.seconds}; at most 1000 and 100000 make sense."
             )
+        if self.rounded_to_steps and self.horizon_source is not HorizonSource.TRUE_LENGTH:
+            raise ValueError(
+                "an observation rounded to steps needs horizon source true_length, whose share it "
+                f"is, got {self.horizon_source}; take one of them away."
+            )
 
     def question(self, num_frames: int, observed_ratio: float, rate: float) -> Question:
         """What is asked about a video of `num_frames` at `rate` frames per second."""
@@ -84,7 +92,12 @@ class LongTerm:
         match self.horizon_source:
             case HorizonSource.TRUE_LENGTH:
                 horizon = self.told_horizon(num_frames)
-                return Question(observed=observed, horizon=horizon, video_length=num_frames)
+                return Question(
+                    observed=observed,
+                    horizon=horizon,
+                    video_length=num_frames,
+                    step_ratio=observed_ratio if self.rounded_to_steps else None,
+                )
             case HorizonSource.OBSERVED_MULTIPLE:
                 return Question(observed=observed, horizon=int(self.multiple * observed))
             case HorizonSource.SECONDS:
@@ -169,10 +182,16 @@ def stride_then_cut(
     )
 
 
-def rounded_observation(num_frames: int, observed_ratio: float, stride: int) -> int:
-    """Frames that the released ActFusion test sees; up to `stride - 1` lie beyond the boundary."""
-    steps = -(-num_frames // stride)
-    return min(round(steps * observed_ratio) * stride, num_frames)
+def rounded_observation(
+    num_frames: int, observed_ratio: float, stride: int, first: int = 0
+) -> range:
+    """Frames that the released ActFusion test reads, from one offset of the stride.
+
+    It reads as many from every offset as from the first, so that up to `stride - 1` frames beyond
+    the boundary are seen. Halves are rounded to even, as there; one step at least is read.
+    """
+    steps = max(1, round(len(range(0, num_frames, stride)) * observed_ratio))
+    return range(first, num_frames, stride)[:steps]
 
 
 def pad_queries(values: Sequence[float], num_queries: int, padding: float) -> list[float]:

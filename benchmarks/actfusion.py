@@ -130,9 +130,9 @@ def package(case: Case) -> Form:
         def total() -> Tensor:
             terms = model.video_losses(
                 features,
-                drawn["labels"],
-                drawn["boundary"][0, 0],
-                drawn["mask"][0, 0] > 0,
+                drawn["labels"][None],
+                drawn["boundary"][:, 0],
+                drawn["mask"][:, 0] > 0,
                 drawn["t"],
                 drawn["noise"],
             )
@@ -177,11 +177,12 @@ def literal(case: Case) -> Form:
         names = {name: name for name in COMPARED_GRADIENTS}
         return training_form(model, lambda: model.training_loss(**drawn)["total"], names)
     offsets = offset_features(case)
+    num_steps = -(-case.frames // case.stride)
 
     def probabilities() -> Tensor:
         return mean_of_offsets(
-            model.sample(features, len(range(offset, case.frames, case.stride)))
-            for offset, features in enumerate(offsets)
+            model.sample(features, None if case.observed is None else num_steps)
+            for features in offsets
         )
 
     return Form(probabilities, lambda: {"probabilities": probabilities()})
@@ -336,8 +337,11 @@ def main() -> int:
         print(json.dumps(peak_mb(CASES[name], form)))
         return 0
 
-    report: dict[str, Any] = {}
+    load = os.getloadavg()[0]
+    report: dict[str, Any] = {"load_at_start": load}
     passed = True
+    if load > 0.5 and not arguments.json:
+        print(f"load {load:.1f} before the start: two threads need both cores to themselves")
     for name in arguments.only:
         case = CASES[name]
         row = report[name] = timed(case, arguments.against, arguments.rounds)

@@ -8,7 +8,7 @@ they differ. GTEA has no released ActFusion config: masks are the paper's, the r
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from actioncast.data import LabelInput
 from actioncast.layers.frame_masks import (
@@ -22,6 +22,7 @@ from actioncast.layers.frame_masks import (
     RELEASED_BREAKFAST,
     Masking,
 )
+from actioncast.models import ModelConfig
 from actioncast.models.actfusion import ActFusionConfig
 from actioncast.models.diffact import DiffActConfig
 from actioncast.models.diffusion import DiffusionConfig
@@ -29,6 +30,11 @@ from actioncast.protocols import HorizonSource
 from actioncast.training import TrainConfig
 
 Recipes = dict[str, tuple[str, TrainConfig]]
+
+
+def _with(model: ModelConfig, **values: Any) -> ModelConfig:
+    return replace(cast(Any, model), **values)
+
 
 WIDE: Mapping[str, Any] = {
     "encoder_layers": 12,
@@ -150,7 +156,7 @@ BREAKFAST_LABELS = replace(
 )
 SALADS_LABELS = replace(
     BREAKFAST_LABELS,
-    model=replace(
+    model=_with(
         BREAKFAST_LABELS.model,
         masking=replace(PAPER_50SALADS, num_clips=(5, 15)),
         boundary_sigma=30.0,
@@ -167,7 +173,7 @@ SALADS_LABELS = replace(
 def rectified(config: TrainConfig) -> TrainConfig:
     """The same, trained and asked for 4 times what was observed, whatever the video's length."""
     masking = replace(_model(config).masking, future_multiple=4.0)
-    model = replace(config.model, masking=masking, to_the_end=False)  # type: ignore[arg-type]
+    model = _with(config.model, masking=masking, to_the_end=False)
     return replace(
         config, model=model, horizon_source=HorizonSource.OBSERVED_MULTIPLE, multiple=4.0
     )
@@ -182,7 +188,7 @@ def without(config: TrainConfig, *kinds: str) -> TrainConfig:
 
 def changed(config: TrainConfig, **values: Any) -> TrainConfig:
     """The same with other values of the model."""
-    return replace(config, model=replace(config.model, **values))  # type: ignore[arg-type]
+    return replace(config, model=_with(config.model, **values))
 
 
 def anticipation_only(config: TrainConfig) -> TrainConfig:

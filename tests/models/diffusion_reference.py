@@ -269,11 +269,14 @@ class ReferenceDiffusion(nn.Module):
         )
 
     def lta(self, observed_features, num_frames, stride, *, eta=1.0, seed=0):
-        """The same for a video of `num_frames` whose first frames alone have features."""
+        """The same for a video of `num_frames` whose first frames alone have features.
+
+        Every offset has as many steps as the first.
+        """
         return mean_of_offsets(
             self.sample(
                 observed_features[None, :, offset::stride].contiguous(),
-                len(range(offset, num_frames, stride)),
+                -(-num_frames // stride),
                 eta=eta,
                 seed=seed,
             )

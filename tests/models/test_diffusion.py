@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from actioncast.layers.frame_losses import class_weights
 from safetensors.torch import load_file
 from torch import Tensor
 
 from actioncast.layers.diffusion import cosine_signal, ddim_steps, standard_noise
+from actioncast.layers.frame_losses import class_weights
 from actioncast.models.actfusion import ActFusion, ActFusionConfig
 from actioncast.models.diffact import DiffActConfig
 from actioncast.models.diffusion import DiffusionAnticipator

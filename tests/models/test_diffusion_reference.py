@@ -269,16 +269,29 @@ def test_gradients_are_the_released_ones(golden: Golden) -> None:
             )
 
 
-def test_a_video_with_nothing_hidden_is_segmented_by_either_way() -> None:
+def small_model() -> ReferenceDiffusion:
+    """Of three labels, features 5 wide, two layers either side."""
     torch.manual_seed(0)
     model = ReferenceDiffusion(
         3, 5, 2, 4, 3, 2, 4, 3, 8, [0, 1], (0.5, 0.5, 0.5, 0.1), 1.0, True, True
-    ).eval()
-    features = torch.randn(5, 30)
+    )
+    return model.eval()
+
+
+def test_a_video_with_nothing_hidden_is_segmented_by_either_way() -> None:
+    model = small_model()
+    features = torch.randn(5, 32)
     whole = model.tas(features, 4)
-    assert whole.shape == (1, 3, 7)
-    torch.testing.assert_close(whole.sum(1), torch.ones(1, 7))
-    assert model.lta(features, 30, 4).equal(whole)
-    longer = model.lta(features[:, :9], 30, 4)
-    assert longer.shape == whole.shape
-    assert not longer.allclose(whole)
+    assert model.lta(features, 32, 4).equal(whole)
+    observed = model.lta(features[:, :9], 32, 4)
+    assert observed.shape == whole.shape
+    assert not observed.allclose(whole)
+
+
+def test_offsets_are_averaged_as_far_as_the_shortest_reaches() -> None:
+    model = small_model()
+    features = torch.randn(1, 5, 30)
+    answers = [model.sample(features[:, :, offset::4], seed=2)[:, :, :7] for offset in range(4)]
+    found = model.tas(features[0], 4, seed=2)
+    torch.testing.assert_close(found, sum(answers) / 4)
+    torch.testing.assert_close(found.sum(1), torch.ones(1, 7))

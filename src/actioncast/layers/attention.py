@@ -6,6 +6,7 @@ tap is a shifted slice of contiguous memory: no index is built and nothing is ga
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -94,10 +95,8 @@ def dilated_attention(
     """
     if queries.dtype not in (torch.float32, torch.float64):
         queries, keys, values = queries.float(), keys.float(), values.float()
-    attended: Float[Tensor, "batch hidden time"] = _DilatedAttention.apply(
-        queries, keys, values, positions.to(queries.dtype), dilation
-    )
-    return attended
+    attend: Callable[..., Tensor] = _DilatedAttention.apply  # which torch leaves untyped
+    return attend(queries, keys, values, positions.to(queries.dtype), dilation)
 
 
 def spans(taps: int, dilation: int, time: int) -> list[tuple[int, slice, slice]]:
@@ -277,6 +276,7 @@ class DilatedLayer(nn.Module):
         valid: Float[Tensor, "batch 1 time"] | None,
     ) -> Float[Tensor, "#batch tap #time"]:
         taps = self.conv.kernel_size[0]
+        found: Tensor
         if self.bias is not None:
             found = rearrange(self.bias, "tap -> 1 tap 1")
         elif self.embedding is not None:

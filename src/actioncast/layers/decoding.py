@@ -101,14 +101,19 @@ def hold_frames(
         num_frames: frames to fill.
         first: the frame of the first step, which frames before it share.
     """
+    return probs[held_steps(len(probs), stride, num_frames, first).to(probs.device)]
+
+
+def held_steps(
+    num_steps: int, stride: int, num_frames: int, first: int = 0
+) -> Int[Tensor, " frame"]:
+    """The step that answers for each frame, held as `hold_frames` says."""
     if stride < 1:
         raise ValueError(f"stride must be at least 1 frame, got {stride}.")
-    if num_frames and not len(probs):
+    if num_frames and not num_steps:
         raise ValueError(f"holding {num_frames} frames needs at least one step, got none.")
-    steps = (torch.arange(num_frames, device=probs.device) - first).div(
-        stride, rounding_mode="floor"
-    )
-    return probs[steps.clamp(min=0, max=max(len(probs) - 1, 0))]
+    steps = (torch.arange(num_frames) - first).div(stride, rounding_mode="floor")
+    return steps.clamp(min=0, max=max(num_steps - 1, 0))
 
 
 def named_frames(

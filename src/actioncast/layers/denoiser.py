@@ -4,7 +4,8 @@ The network of DiffAct (Liu et al., ICCV 2023) and ActFusion (Gong et al., NeurI
 first inside. Where videos of a batch differ in length, `valid` says so, and padding has no say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -84,15 +85,21 @@ class FrameEncoder(nn.Module):
     ) -> Float[Tensor, "batch hidden time"]:
         """Embed steps and token apart and choose after: the same sum, and no masked features.
 
-        Dropout of channels drops rows of the map instead, that of steps drops what it makes.
+        Dropout of channels drops columns of the map instead, that of steps drops what it makes;
+        of a video shorter than the map is high its features are fewer, and are dropped themselves.
         """
         weight = rearrange(self.embed.weight, "hidden feature 1 -> hidden feature")
         kept = torch.ones(len(features), 1, weight.shape[1], device=features.device)
-        maps = weight * F.dropout(kept, self.channel_dropout, self.training)
-        x = maps @ features.mT
+        kept = F.dropout(kept, self.channel_dropout, self.training)
+        if features.shape[1] < len(weight):
+            x = weight @ (features * kept).mT
+        else:
+            x = (weight * kept) @ features.mT
         if visible is not None:
             x = F.pad(x, (0, visible.shape[1] - x.shape[2]))
-            stand_in = 0.0 if token is None else (maps @ token)[..., None]
+            stand_in = x.new_zeros(1, 1, 1)
+            if token is not None:
+                stand_in = weight @ (kept * token).mT
             x = torch.where(visible[:, None], x, stand_in)
         steps = torch.ones(len(x), 1, x.shape[2], device=x.device)
         x = x * F.dropout(steps, self.frame_dropout, self.training)
@@ -150,7 +157,8 @@ class LabelDenoiser(nn.Module):
         self, condition: Float[Tensor, "batch condition time"]
     ) -> list[Float[Tensor, "batch pair time"]]:
         """What every layer takes from the condition; the same at every diffusion step."""
-        return [layer.project(condition) for layer in self.layers]
+        layers = cast(Iterable[DilatedLayer], self.layers)
+        return [layer.project(condition) for layer in layers]
 
     def forward(
         self,

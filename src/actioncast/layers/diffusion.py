@@ -52,7 +52,7 @@ def ddim_step(
     signal: float,
     next_signal: float,
     eta: float,
-    noise: Float[Tensor, "*any"] | None,
+    noise: Float[Tensor, "*#any"] | None,
 ) -> Float64[Tensor, "*any"]:
     """From the state at one step to the state at the next, given the data that a model predicts.
 

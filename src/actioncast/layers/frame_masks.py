@@ -99,7 +99,7 @@ def draw(
         case "boundary":
             visible = boundaries < masking.boundary_below
         case "relation":
-            present = labels[labels >= 0].unique()
+            present = torch.unique(labels[labels >= 0])
             for _ in range(masking.num_relations if len(present) else 0):
                 visible = visible & (labels != present[_below(len(present), generator)])
     return Drawn(kind=kind, visible=visible)

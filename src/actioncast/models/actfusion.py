@@ -123,7 +123,7 @@ class ActFusion(DiffusionAnticipator):
         features: Float[Tensor, "batch seen feature"],
         visible: Bool[Tensor, "batch time"],
     ) -> Encoded:
-        """Encode visible steps as if they were the whole video; put tokens where the others were."""
+        """Encode visible steps as if they were the whole video; others get the token after."""
         order = (~visible).long().argsort(dim=1, stable=True)
         count = visible.sum(1)
         most = int(count.max())
@@ -140,17 +140,14 @@ class ActFusion(DiffusionAnticipator):
         named, outputs = self.encoder(shown, valid=steps)
         told = self._condition(shown, packed, outputs, named)
 
-        def spread(values: Tensor, background: Tensor) -> Tensor:
+        def spread(values: Tensor, nothing: Tensor, background: Tensor) -> Tensor:
             index = order[:, None].expand(-1, values.shape[1], -1)
-            return background.scatter(
-                2, index, torch.where(packed[:, None], values, token_of(values))
-            )
-
-        def token_of(values: Tensor) -> Tensor:
-            return token if values is told else values.new_zeros(())
+            return background.scatter(2, index, torch.where(packed[:, None], values, nothing))
 
         return Encoded(
-            logits=spread(named, logits), condition=spread(told, condition), named=visible
+            logits=spread(named, logits[..., :1], logits),
+            condition=spread(told, token, condition),
+            named=visible,
         )
 
     def more_losses(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from actioncast.layers.attention import Positions
-from actioncast.layers.decoding import hold_frames
+from actioncast.layers.decoding import held_steps
 from actioncast.layers.denoiser import FrameEncoder, LabelDenoiser
 from actioncast.layers.diffusion import (
     cosine_signal,
@@ -167,6 +167,10 @@ class DiffusionConfig:
             raise ValueError(
                 f"condition_layers must be layers of the encoder, 0 to {self.encoder_layers - 1}, "
                 f"got {self.condition_layers}."
+            )
+        if list(self.condition_layers) != sorted(set(self.condition_layers)):
+            raise ValueError(
+                f"condition_layers must be in order, each once, got {self.condition_layers}."
             )
         if not (self.condition_layers or self.condition_features or self.condition_predictions):
             raise ValueError(
@@ -507,11 +511,9 @@ class DiffusionAnticipator(Anticipator, CountsFirst):
         observed, horizon, first = x.frames_observed(i), int(x.horizon[i]), x.first_frame(i)
         future, samples = None, None
         if horizon:
-            future = hold_frames(steps, x.stride, observed + horizon, first)[observed:]
-            if sampled is not None:
-                by_time = rearrange(sampled, "sample time -> time sample")
-                held = hold_frames(by_time, x.stride, observed + horizon, first)[observed:]
-                samples = rearrange(held, "horizon sample -> sample horizon")
+            held = held_steps(len(steps), x.stride, observed + horizon, first)[observed:]
+            future = steps[held]
+            samples = None if sampled is None else sampled[:, held]
         return Prediction(
             taxonomy=self.taxonomy,
             rate=x.rate,

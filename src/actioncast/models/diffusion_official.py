@@ -76,7 +76,8 @@ def diffusion_from_official(
     if condition != len(condition_layers) * encoder_dim:
         raise ValueError(
             f"condition_layers must be as many as the checkpoint was trained with, {condition} "
-            f"channels of {encoder_dim} each, got {tuple(condition_layers)}; say --condition-layers."
+            f"channels of {encoder_dim} each, got {tuple(condition_layers)}; say "
+            "--condition-layers."
         )
     kind = ActFusionConfig if method == "actfusion" else DiffActConfig
     config = kind(

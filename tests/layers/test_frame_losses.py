@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
@@ -333,3 +334,36 @@ def test_sure_answers_keep_gradients_finite() -> None:
             (slope,) = torch.autograd.grad(loss, logits)
             assert loss.isfinite()
             assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.4])
+def test_unlabelled_steps_have_no_say_in_soft_labels(sigma: float) -> None:
+    one_hot = F.one_hot(torch.tensor([[0] * 5 + [1] * 5]), 2).float()
+    one_hot[:, 5:] = 0
+    found = soft_labels(one_hot, sigma)
+    torch.testing.assert_close(found[0, :5, 0], torch.ones(5))
+    assert not found[..., 1].any()
+
+
+def test_soft_labels_keep_full_precision_under_autocast() -> None:
+    one_hot = F.one_hot(torch.arange(60)[None] // 20, 3).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = soft_labels(one_hot, 4.0)
+    assert found.equal(soft_labels(one_hot, 4.0))
+
+
+@given(
+    frames=st.lists(st.integers(0, 3), min_size=2, max_size=60),
+    sigma=st.sampled_from([0.1, 1.0, 3.0, 20.0]),
+)
+@settings(deadline=None)
+def test_boundaries_of_short_videos_are_cut_at_the_peak_in_a_video_as_short(
+    frames: list[int], sigma: float
+) -> None:
+    """The mirror adds to a lone boundary's peak where the kernel reaches past the ends."""
+    edges = boundary_targets(torch.tensor(frames), 0.0).numpy()
+    lone = np.zeros_like(edges)
+    lone[len(lone) // 2 - 1 : len(lone) // 2 + 1] = 1
+    expected = gaussian_filter1d(edges, sigma).clip(max=gaussian_filter1d(lone, sigma).max())
+    found = boundary_targets(torch.tensor(frames), sigma) * expected.max()
+    torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-12, rtol=0)

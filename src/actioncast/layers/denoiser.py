@@ -61,22 +61,25 @@ class FrameEncoder(nn.Module):
         visible: Bool[Tensor, "batch time"] | None = None,
         token: Float[Tensor, " feature"] | None = None,
         valid: Float[Tensor, "batch 1 time"] | None = None,
+        handed_out: Sequence[int] = (),
     ) -> tuple[Float[Tensor, "batch label time"], list[Float[Tensor, "batch hidden time"]]]:
-        """Logits, and the output of every layer.
+        """Logits, and the outputs of some layers.
 
         Args:
             features: Of the first steps; those after them count as hidden.
             visible: False where the token stands in for a step; absent, all are visible.
             token: What stands there.
             valid: 1 at the steps of a video, 0 where it is padded.
+            handed_out: Layers whose outputs are wanted, in order.
         """
         x = self._embedded(features, visible, token)
         if self.absolute is not None:
             x = x + placed(self.absolute, x.shape[2])
         outputs = []
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
             x = layer(x, valid=valid)
-            outputs.append(x)
+            if i in handed_out:
+                outputs.append(x)
         assert self.head.bias is not None
         return pointwise(x, self.head.weight[..., 0], self.head.bias), outputs
 

@@ -40,10 +40,11 @@ def boundary_targets(frames: Int[Tensor, " frame"], sigma: float) -> Float64[Ten
     marks[starts] = 1.0
     marks[starts - 1] = 1.0
     if sigma:
-        kernel = _gaussian(sigma)
-        middle = len(kernel) // 2
-        alone = float(kernel[middle] + kernel[middle + 1])
-        marks = _smoothed(marks[None], sigma)[0].clamp(max=alone)
+        # A lone boundary amid a video of this length: in a short one the mirror adds to its peak.
+        lone, middle = torch.zeros_like(marks), len(marks) // 2
+        lone[max(middle - 1, 0) : middle + 1] = 1.0
+        marks, alone = _smoothed(torch.stack([marks, lone]), sigma)
+        marks = marks.minimum(alone.max()) if len(marks) else marks
     return _over_greatest(marks)
 
 
@@ -59,12 +60,17 @@ def soft_labels(
 ) -> Float[Tensor, "batch time label"]:
     """Labels smoothed in time by a Gaussian of `sigma` steps; the ends are mirrored.
 
-    Rows sum to what they summed to where all do.
+    Rows sum to 1. Steps without a label, rows of zeros, have no say; a row that no labelled step
+    reaches stays zero.
     """
+    if not sigma:
+        return one_hot
     rows = rearrange(one_hot, "batch time label -> (batch label) time")
-    return rearrange(
+    smooth = rearrange(
         _smoothed(rows, sigma), "(batch label) time -> batch time label", batch=len(one_hot)
     )
+    total = smooth.sum(-1, keepdim=True)
+    return smooth / total.where(total > 0, 1.0)
 
 
 def frame_cross_entropy(
@@ -141,9 +147,8 @@ def _mean(
 def _gaussian(sigma: float) -> Float64[Tensor, " tap"]:
     reach = int(TRUNCATE * sigma + 0.5)
     steps = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    # A boundary is two frames wide: its peak alone needs a neighbour even of the narrowest kernel.
     kernel = torch.exp(-0.5 * (steps / sigma).square())
-    return F.pad(kernel / kernel.sum(), (1, 1)) if not reach else kernel / kernel.sum()
+    return kernel / kernel.sum()
 
 
 def _smoothed(rows: Float[Tensor, "row time"], sigma: float) -> Float[Tensor, "row time"]:
@@ -155,7 +160,9 @@ def _smoothed(rows: Float[Tensor, "row time"], sigma: float) -> Float[Tensor, "r
     reach = len(kernel) // 2
     index = torch.arange(-reach, time + reach, device=rows.device) % (2 * time)
     mirrored = rows[:, torch.where(index < time, index, 2 * time - 1 - index)]
-    found = F.conv1d(rearrange(mirrored, "row time -> row 1 time"), kernel[None, None])
+    # Under autocast a convolution would round labels to half precision.
+    with torch.autocast(rows.device.type, enabled=False):
+        found = F.conv1d(rearrange(mirrored, "row time -> row 1 time"), kernel[None, None])
     return rearrange(found, "row 1 time -> row time")
 
 

@@ -6,7 +6,7 @@ each time a video is shown; DiffAct (Liu et al., ICCV 2023) one of four.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -45,6 +45,17 @@ class Masking:
     def __post_init__(self) -> None:
         if not self.kinds:
             raise ValueError("kinds must name a mask, got none; 'none' hides nothing.")
+        if unknown := [kind for kind in self.kinds if kind not in get_args(Mask)]:
+            raise ValueError(f"kinds must be among {get_args(Mask)}, got {unknown}; rename them.")
+        if self.observed_rounding not in ("up", "down"):
+            raise ValueError(
+                f"observed_rounding must be 'up' or 'down', got {self.observed_rounding!r}."
+            )
+        if not 0 < self.boundary_below <= 1:
+            raise ValueError(
+                f"boundary_below must lie within (0, 1], got {self.boundary_below}; leave the "
+                "boundary mask out of kinds to show every boundary."
+            )
         if not self.observed_ratios or not all(0 < ratio < 1 for ratio in self.observed_ratios):
             raise ValueError(
                 f"observed_ratios must be shares within (0, 1), got {self.observed_ratios}."

@@ -99,7 +99,8 @@ class ActFusion(DiffusionAnticipator):
         if self.config.token_in == "denoiser":
             return self._encode_visible(features, visible)
         steps = None if valid is None else valid[:, None].float()
-        logits, outputs = self.encoder(features, visible, self.token, steps)
+        layers = self.config.condition_layers
+        logits, outputs = self.encoder(features, visible, self.token, steps, layers)
         condition = self._condition(features, visible, outputs, logits)
         return Encoded(logits=logits, condition=condition, named=torch.ones_like(visible))
 
@@ -110,7 +111,7 @@ class ActFusion(DiffusionAnticipator):
         outputs: list[Float[Tensor, "batch hidden time"]],
         logits: Float[Tensor, "batch label time"],
     ) -> Float[Tensor, "batch condition time"]:
-        parts = [outputs[layer] for layer in self.config.condition_layers]
+        parts = list(outputs)
         if self.config.condition_features:
             whole = F.pad(features.mT, (0, visible.shape[1] - features.shape[1]))
             parts.insert(0, torch.where(visible[:, None], whole, self.token[:, None]))
@@ -137,7 +138,8 @@ class ActFusion(DiffusionAnticipator):
         at = order.clamp(max=features.shape[1] - 1)[..., None].expand(-1, -1, features.shape[2])
         shown = features.gather(1, at)
         steps = None if packed.all() else packed[:, None].float()
-        named, outputs = self.encoder(shown, valid=steps)
+        layers = self.config.condition_layers
+        named, outputs = self.encoder(shown, valid=steps, handed_out=layers)
         told = self._condition(shown, packed, outputs, named)
 
         def spread(values: Tensor, nothing: Tensor, background: Tensor) -> Tensor:

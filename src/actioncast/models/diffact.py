@@ -61,8 +61,8 @@ class DiffAct(DiffusionAnticipator):
         """Encode all frames that have features; the condition of hidden steps is zero."""
         seen, time = features.shape[1], visible.shape[1]
         steps = None if valid is None else valid[:, None, :seen].float()
-        logits, outputs = self.encoder(features, valid=steps)
-        parts = [outputs[layer] for layer in self.config.condition_layers]
+        layers = self.config.condition_layers
+        logits, parts = self.encoder(features, valid=steps, handed_out=layers)
         if self.config.condition_features:
             parts.insert(0, features.mT)
         if self.config.condition_predictions:

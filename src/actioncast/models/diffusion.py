@@ -421,7 +421,7 @@ class DiffusionAnticipator(Anticipator, CountsFirst):
         """
         found: dict[int, Prediction] = {}
         for rows, seen, total in self._alike(x):
-            features = x.features[rows][:, :seen]
+            features = self._rows(x.features, rows)[:, :seen]
             visible = torch.arange(total, device=features.device) < seen
             condition = self.encode(features, visible.expand(len(rows), -1)).condition
             projected = self.decoder.project(condition)
@@ -435,6 +435,12 @@ class DiffusionAnticipator(Anticipator, CountsFirst):
                 steps = rearrange(probs[j], "label time -> time label")
                 found[row] = self._prediction(x, row, seen, steps, sampled)
         return [found[i] for i in range(len(x))]
+
+    @staticmethod
+    def _rows(features: Float[Tensor, "batch time feature"], rows: list[int]) -> Tensor:
+        """Some rows; a view where they are neighbours, for features are large."""
+        first, last = rows[0], rows[-1]
+        return features[first : last + 1] if last - first + 1 == len(rows) else features[rows]
 
     def _alike(self, x: Observation) -> Iterator[tuple[list[int], int, int]]:
         """Rows of one length seen and one length to name, as many as are denoised at once."""

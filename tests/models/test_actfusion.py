@@ -247,6 +247,18 @@ def test_several_futures_come_from_several_seeds() -> None:
     assert future(only(second.predict(x))).argmax(1).equal(samples[1])
 
 
+def test_the_encoder_can_answer_itself() -> None:
+    x = observed(12, 10)
+    model = actfusion(answer_of="encoder")
+    found = only(model.predict(x))
+    with torch.no_grad():
+        visible = torch.arange(22)[None] < 12
+        expected = model.encode(x.features, visible).logits.softmax(1)[0].T
+    torch.testing.assert_close(past(found), expected[:12])
+    torch.testing.assert_close(future(found), expected[12:])
+    assert only(model.predict(replace(x, num_samples=2))).samples is None
+
+
 MASKS = ("none", "all", "anticipative", "random", "boundary", "relation")
 
 

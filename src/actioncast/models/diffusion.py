@@ -116,6 +116,9 @@ class DiffusionConfig:
     to_the_end: bool = True
     """Whether the whole rest of a video is denoised where a protocol tells its length, as
     published; otherwise the horizon alone."""
+    answer_of: Literal["denoiser", "encoder"] = "denoiser"
+    """Whose answer counts: what is denoised, or what the encoder names on the way (a mode of the
+    released test); the encoder draws no futures."""
     seed: int = 0
     """Seed of the noise at inference."""
 
@@ -423,13 +426,17 @@ class DiffusionAnticipator(Anticipator, CountsFirst):
         for rows, seen, total in self._alike(x):
             features = self._rows(x.features, rows)[:, :seen]
             visible = torch.arange(total, device=features.device) < seen
-            condition = self.encode(features, visible.expand(len(rows), -1)).condition
-            projected = self.decoder.project(condition)
-            probs = self._denoise(projected, self.settings.seed)
-            draws = [
-                self._denoise(projected, self.settings.seed + 1 + n).argmax(1)
-                for n in range(x.num_samples)
-            ]
+            encoded = self.encode(features, visible.expand(len(rows), -1))
+            draws: list[Tensor] = []
+            if self.settings.answer_of == "encoder":
+                probs = encoded.logits.softmax(1)
+            else:
+                projected = self.decoder.project(encoded.condition)
+                probs = self._denoise(projected, self.settings.seed)
+                draws = [
+                    self._denoise(projected, self.settings.seed + 1 + n).argmax(1)
+                    for n in range(x.num_samples)
+                ]
             for j, row in enumerate(rows):
                 sampled = torch.stack([draw[j] for draw in draws]) if draws else None
                 steps = rearrange(probs[j], "label time -> time label")

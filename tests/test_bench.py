@@ -152,3 +152,26 @@ def test_a_learned_model_learns_the_questions_of_its_horizon() -> None:
     assert changed.horizon_source is SECONDS
     assert changed.model.end_takes_time  # type: ignore[union-attr]
     assert for_horizon(recipe("n-gram"), SECONDS).model == recipe("n-gram").model
+
+
+def test_runs_of_several_seeds_make_a_row_of_means_and_one_of_deviations(
+    results: dict[str, Result],
+) -> None:
+    one = next(r for r in results.values() if r.passport.horizon_source.startswith("seconds"))
+    others = {
+        f"seed {seed}": replace(
+            one,
+            passport=replace(one.passport, recipe="drawn", seeds=(seed,)),
+            total={name: 10.0 + 2 * seed for name in one.total},
+        )
+        for seed in (0, 1, 2)
+    }
+    rows = [line.split("  ") for line in tables({**others, "alone": one}).splitlines()]
+    found = {row[0]: [cell.strip() for cell in row if cell.strip()][1:] for row in rows}
+    assert set(found["drawn, mean of 3 seeds"]) == {"12.00"}
+    assert set(found["drawn, mean of 3 seeds: deviation"]) == {"2.00"}
+    assert one.passport.recipe in found
+    names = [row[0] for row in rows]
+    assert names.index("drawn, mean of 3 seeds: deviation") == (
+        names.index("drawn, mean of 3 seeds") + 1
+    )

@@ -8,11 +8,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, TypeVar, cast
 
 import torch
 
-from actioncast.data import find_dataset, open_dataset
+from actioncast.data import LabelInput, find_dataset, open_dataset
 from actioncast.files import replace_file
 from actioncast.passport import Result, read_result, require_comparable, write_result
 from actioncast.progress import Reporter
@@ -29,6 +30,7 @@ LEARNED = {"futr": "futr-{dataset}-labels"}
 """Models that stand for a recipe of their own on each data set."""
 BENCHED = ("breakfast", "50salads")
 """Data sets of the benchmark from labels, in the order of its tables."""
+TRUE_LABELS = str(LabelInput())
 INPUTS = ("input", "features_causal")
 HEADINGS = {
     HorizonSource.TRUE_LENGTH: "horizon from the true length of the video (what everybody "
@@ -265,14 +267,45 @@ def _row_name(result: Result, taken: Mapping[str, Result]) -> str:
     return name
 
 
+def _over_seeds(rows: Mapping[str, Result]) -> dict[str, tuple[Result, Result | None]]:
+    """The same rows; those that differ in their seed alone make one.
+
+    That one holds their means, and besides the deviations between them.
+    """
+    alike: dict[tuple[str, ...], list[tuple[str, Result]]] = {}
+    for name, result in rows.items():
+        said = result.passport
+        who = (said.recipe, said.input, said.inference, said.note)
+        alike.setdefault(who, []).append((name, result))
+    found: dict[str, tuple[Result, Result | None]] = {}
+    for runs in alike.values():
+        name, first = runs[0]
+        if len(runs) == 1:
+            found[name] = first, None
+            continue
+        totals = [result.total for _, result in runs]
+        means, deviations = (
+            replace(first, total={cell: measure([t[cell] for t in totals]) for cell in totals[0]})
+            for measure in (mean, stdev)
+        )
+        found[f"{name}, mean of {len(runs)} seeds"] = means, deviations
+    return found
+
+
 def _table(dataset: str, task: str, horizon: str, rows: Mapping[str, Result]) -> Table:
     benched = dataset in BENCHED
     require_comparable(rows, ("selection",) if benched else ("selection", *INPUTS))
-    ordered = dict(sorted(rows.items(), key=lambda item: item[1].total["mean"]))
+    seeds = _over_seeds(rows)
+    ordered: dict[str, Result] = {}
+    for name, (result, deviations) in sorted(seeds.items(), key=lambda i: i[1][0].total["mean"]):
+        ordered[name] = result
+        if deviations is not None:
+            ordered[f"{name}: deviation"] = deviations
     if task != "long_term":
         return result_table(ordered)
     table = result_table(ordered, [*CELLS, "mean"])
-    if benched and _source(horizon) is HorizonSource.TRUE_LENGTH:
+    read = {result.passport.input for result in rows.values()}
+    if benched and read == {TRUE_LABELS} and _source(horizon) is HorizonSource.TRUE_LENGTH:
         return with_published(table, list(ordered.values()), published(dataset), CELLS)
     return table
 

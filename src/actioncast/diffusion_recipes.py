@@ -166,7 +166,7 @@ SALADS_LABELS = replace(
     labels=LabelInput(wrong_frames=0.25, wrong_run=120.0),
     stride=30,
     offsets=True,
-    epochs=120,
+    epochs=50,
     batch_size=4,
     warmup_epochs=5,
 )

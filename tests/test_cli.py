@@ -170,7 +170,18 @@ def test_the_version_is_said(line: Line) -> None:
         (["compare"], ["compare needs result files"]),
         (["compare", "no.json"], ["result file no.json does not exist"]),
         (["convert", "futr", "no.ckpt"], ["the checkpoint no.ckpt does not exist"]),
-        (["convert", "bert", "no.ckpt"], ["bert", "futr"]),
+        (["convert", "bert", "no.ckpt"], ["bert", "futr", "actfusion", "diffact"]),
+        (["convert", "futr", "no.ckpt", "--scale", "1"], ["--scale", "actfusion", "got futr"]),
+        (["convert", "futr", "a", "--condition-layers", "1"], ["--condition-layers", "got futr"]),
+        (["convert", "actfusion", "no.pt"], ["dataset must be one", "gtea", "say --dataset"]),
+        (["convert", "diffact", "no.pt", "--dataset", "cad120"], ["50salads", "got 'cad120'"]),
+        (["convert", "diffact", "no.pt", "--dataset", "gtea"], ["no.pt does not exist"]),
+        (["convert", "diffact", "a", "--num-heads", "8"], ["--num-heads", "futr", "got diffact"]),
+        (["convert", "actfusion", "a", "--scale", "big"], ["--scale", "big"]),
+        (
+            ["convert", "actfusion", "a", "--condition-layers", "1", "--condition-layers", "2"],
+            ["--condition-layers must stand once"],
+        ),
         (["info", "nothing"], ["'nothing' is no recipe, run folder or result file"]),
         (["bench", "labels", "--data", "."], ["breakfast was looked for"]),
         (["bench", "labels", "--datasets", "synthetic", "--models", "gpt"], ["unknown recipe"]),
@@ -654,6 +665,52 @@ def test_what_cannot_be_converted_is_said(line: Line, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
     refused(line("convert", "futr", path), "PyTorch checkpoint")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["actfusion", "diffact"])
+def test_a_released_diffusion_model_converts_and_predicts(
+    method: str, line: Line, tmp_path: Path
+) -> None:
+    weights = golden_file(f"{method}/salads_small/weights.safetensors")
+    state = {f"module.{name}": tensor for name, tensor in load_file(weights).items()}
+    path, out = tmp_path / "official.pt", tmp_path / "converted"
+    torch.save({"model": state, "epoch": 3}, path)
+    said = line(
+        *("convert", method, path, "--dataset", "50salads", "--out", out),
+        *("--condition-layers", 1, 2, 3),
+    )
+    assert said.code == 0, said.err
+    assert said.out == f"wrote {out}\n"
+    said = line("info", out)
+    assert said.code == 0, said.err
+    for words in (method, "parameters", "7 labels", "converted from official.pt", "50salads"):
+        assert words in said.out
+    np.save(tmp_path / "clip.npy", np.zeros((90, 32), np.float32))
+    said = line("predict", out, tmp_path / "clip.npy", "--horizon", 2, "--json")
+    assert said.code == 0, said.err
+    assert {segment["part"] for segment in said.json["segments"]} == {"past", "future"}
+
+
+def test_what_cannot_be_converted_to_a_diffusion_model_is_said(line: Line, tmp_path: Path) -> None:
+    weights = golden_file("actfusion/salads_small/weights.safetensors")
+    path, mapping, out = (tmp_path / name for name in ("a.pt", "mapping.txt", "out"))
+    torch.save(load_file(weights), path)
+    mapping.write_text("0 pour\n1 stir\n")
+    words = ["convert", "actfusion", path, "--dataset", "50salads", "--out", out]
+    layers = ["--condition-layers", 1, 2, 3]
+    refused(line(*words), "condition_layers must be layers of the encoder, 0 to 3")
+    refused(line(*words, *layers[:3]), "48 channels of 16 each", "--condition-layers")
+    refused(line(*words, *layers, "--mapping", mapping), "names 2 labels, the checkpoint 7")
+    refused(line(*words, *layers, "--stride", 0), "stride must be at least 1")
+    refused(line(*words, *layers, "--rate", -15), "rate must be positive")
+    refused(
+        line("convert", "diffact", path, "--dataset", "50salads", "--out", out, *layers),
+        "must be that of the official diffact",
+    )
+    refused(line("convert", "futr", path, "--out", out), "must be that of the official FUTR")
+    path.write_bytes(path.read_bytes()[:300])
+    refused(line(*words, *layers), "PyTorch checkpoint")
+    assert not out.exists()
 
 
 def test_info_knows_everything(home: Path, line: Line, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +12,22 @@ from actioncast.checkpoint import from_json, to_json
 from actioncast.data import Dataset, Split, Video
 from actioncast.data.collate import collate
 from actioncast.features import FeatureArray
-from actioncast.models.base import CountingAnticipator
+from actioncast.models.base import CountingAnticipator, CountsFirst
+from actioncast.models.diffusion import DiffusionConfig
+from actioncast.protocols import HorizonSource
 from actioncast.recipes import RECIPES, recipe
 from actioncast.timeline import LabelSpace, Taxonomy, Timeline
 from actioncast.training import TrainConfig, build, prepare, training_facts
 
-LABELS: Mapping[str, int] = {"breakfast": 48, "50salads": 19, "cad120": 10, "synthetic": 13}
+LABELS: Mapping[str, int] = {
+    "breakfast": 48,
+    "50salads": 19,
+    "gtea": 11,
+    "cad120": 10,
+    "synthetic": 13,
+}
 """How many actions the data set of a recipe has; 10 where it names none."""
-WIDTHS: Mapping[str, int] = {"breakfast": 2048, "50salads": 2048}
+WIDTHS: Mapping[str, int] = {"breakfast": 2048, "50salads": 2048, "gtea": 2048}
 """How wide its features are; 32 elsewhere."""
 
 
@@ -57,18 +66,41 @@ def test_a_recipe_builds_and_takes_one_step(name: str) -> None:
         return
     assert config.model.feature_dim == dataset.num_features  # type: ignore[union-attr]
     num_labels = len(dataset.taxonomy.labels)
-    cuts = CutVideos(videos, config.protocol(), config.stride, num_labels, Variation())
-    x, y = collate([cuts[Item(i, r)] for i in range(2) for r in (0.3, 0.5)], "action")
+    if isinstance(model, CountsFirst):
+        model.count([video.counted() for video in videos])
+    variation = Variation(config.warp, config.relabel)
+    cuts = CutVideos(videos, config.protocol(), config.stride, num_labels, variation)
+    if model.trains_on_whole_videos:
+        offsets = (0, config.stride - 1) if config.offsets else (None, None)
+        items = [Item(i, 1.0, offset=offset) for i in range(2) for offset in offsets]
+    else:
+        items = [Item(i, r) for i in range(2) for r in (0.3, 0.5)]
+    x, y = collate([cuts[item] for item in items], "action")
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
-    losses = model.losses(x, y)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    with torch.random.fork_rng():
+        # Among the masks of this seed is one that hides steps.
+        torch.manual_seed(0)
+        losses = model.losses(x, y)
     assert all(loss.isfinite() for loss in losses.values())
     assert all(loss > 0 for loss in losses.values())
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
-    moved = [n for n, value in model.state_dict().items() if not value.equal(before[n])]
-    assert len(moved) >= len(before) - 1
+    still = {name for name, value in model.named_parameters() if value.equal(before[name])}
+    assert still == idle(config.model)
     assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def idle(config: Any) -> set[str]:
+    """Parameters that a recipe does not train: the answer of an encoder that no loss hears."""
+    heard = ("encoder_weight", "encoder_smoothing_weight", "encoder_boundary_weight")
+    if (
+        not isinstance(config, DiffusionConfig)
+        or config.condition_predictions
+        or any(getattr(config, name) for name in heard)
+    ):
+        return set()
+    return {"encoder.head.weight", "encoder.head.bias"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -91,6 +123,210 @@ def test_the_published_values() -> None:
         assert (config.lr, config.weight_decay, config.warmup_epochs) == (1e-3, 5e-3, 10)
         assert config.observed_ratios == (0.2, 0.3, 0.5)
         assert (config.ratio_jitter, config.warp, config.accumulate) == (0, 0, 1)
+
+
+ACTFUSION = ("50salads", "breakfast", "gtea")
+
+
+def test_the_published_values_of_actfusion() -> None:
+    """Gong et al., NeurIPS 2024, Table S5; masks of Algorithm 1."""
+    salads, breakfast, gtea = (recipe(f"actfusion-{name}") for name in ACTFUSION)
+    assert [c.epochs for c in (salads, breakfast, gtea)] == [5000, 1000, 10_000]
+    assert [c.lr for c in (salads, breakfast, gtea)] == [5e-4, 1e-4, 5e-4]
+    assert [c.weight_decay for c in (salads, breakfast, gtea)] == [0, 0, 1e-6]
+    assert [c.stride for c in (salads, breakfast, gtea)] == [8, 1, 1]
+    assert [c.offsets for c in (salads, breakfast, gtea)] == [True, False, False]
+    models = [diffusion(f"actfusion-{name}") for name in ACTFUSION]
+    shapes = [(m.encoder_layers, m.encoder_dim, m.encoder_taps) for m in models]
+    assert shapes == [(10, 64, 5), (12, 256, 5), (10, 64, 5)]
+    shapes = [(m.decoder_layers, m.decoder_dim, m.decoder_taps) for m in models]
+    assert shapes == [(8, 24, 7), (8, 128, 5), (8, 24, 5)]
+    assert [m.condition_layers for m in models] == [(5, 7, 9), (5, 7, 9), (7, 9)]
+    assert [m.encoder_smoothing_weight for m in models] == [0.1, 0.025, 0.1]
+    assert [m.decoder_smoothing_weight for m in models] == [0.1, 0.025, 0.1]
+    assert [m.masking.num_clips for m in models] == [(25, 25), (10, 10), (20, 20)]
+    for model in models:
+        assert (model.encoder_weight, model.decoder_weight) == (0.5, 0.5)
+        assert (model.encoder_boundary_weight, model.decoder_boundary_weight) == (0.0, 0.1)
+        assert model.masking.kinds == ("none", "anticipative", "random", "boundary", "relation")
+        assert model.masking.observed_ratios == (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+        assert model.masking.observed_rounding == "up"
+        assert (model.masking.clip_length, model.masking.boundary_below) == (10, 0.5)
+        assert (model.masking.num_relations, model.masking.partial_clip) == (1, True)
+
+
+def test_the_released_values_that_the_paper_does_not_name() -> None:
+    """Of the configs of ActFusion (50 Salads, Breakfast) and of DiffAct (GTEA)."""
+    models = [diffusion(f"actfusion-{name}") for name in ACTFUSION]
+    assert [m.scale for m in models] == [1.0, 0.5, 0.5]
+    assert [m.boundary_sigma for m in models] == [20.0, 3.0, 1.0]
+    assert [(m.class_weights, m.soft_labels) for m in models] == [
+        (True, 0.0),
+        (False, 4.0),
+        (False, 1.4),
+    ]
+    dropouts = [(m.dropout, m.channel_dropout, m.frame_dropout) for m in models]
+    assert dropouts == [(0.5, 0.5, 0.5), (0.5, 0.1, 0.1), (0.5, 0.5, 0.5)]
+    for model in models:
+        assert (model.step_dim, model.num_steps, model.inference_steps) == (512, 1000, 25)
+        assert (model.eta, model.decoder_dropout, model.to_the_end) == (1.0, 0.1, True)
+    configs = [recipe(f"actfusion-{name}") for name in ACTFUSION]
+    smoothed = [(config.postprocess, config.postprocess_size) for config in configs]
+    assert smoothed == [("median", 30), ("median", 15), ("purge", 3)]
+    for config in configs:
+        assert (config.batch_size, config.accumulate) == (1, 4)
+        assert (config.optimizer, config.schedule) == ("adam", "constant")
+        assert (config.warmup_epochs, config.clip, config.warp) == (0, 0, 0)
+        assert config.observed_ratios == (1.0,)
+
+
+def test_what_the_released_configs_of_actfusion_have_otherwise() -> None:
+    paper, code = recipe("actfusion-50salads"), recipe("actfusion-50salads-released")
+    assert differing(paper, code) == {"epochs", "model.masking"}
+    assert code.epochs == 7001
+    masking = diffusion("actfusion-50salads-released").masking
+    assert chances(masking.kinds) == {
+        **dict.fromkeys(("none", "anticipative", "random", "boundary"), 1 / 6),
+        "relation": 1 / 3,
+    }
+    assert (masking.num_clips, masking.num_relations) == ((5, 10), 2)
+    assert (masking.observed_rounding, masking.partial_clip) == ("down", False)
+    assert masking.boundary_below == 0.5
+    paper, code = recipe("actfusion-breakfast"), recipe("actfusion-breakfast-released")
+    assert differing(paper, code) == {
+        "epochs",
+        "accumulate",
+        "model.masking",
+        "model.condition_layers",
+    }
+    assert (code.epochs, code.accumulate) == (1001, 16)
+    model = diffusion("actfusion-breakfast-released")
+    assert model.condition_layers == (7, 8, 9)
+    assert chances(model.masking.kinds) == chances(masking.kinds)
+    assert (model.masking.num_clips, model.masking.num_relations) == ((10, 10), 1)
+    assert model.masking.boundary_below == 0.3
+
+
+def test_the_released_values_of_diffact() -> None:
+    """Liu et al., ICCV 2023: sizes as ActFusion's, no token, no anticipative or random mask."""
+    configs = [recipe(f"diffact-{name}") for name in ACTFUSION]
+    assert [config.epochs for config in configs] == [5001, 1001, 10_001]
+    assert [config.accumulate for config in configs] == [4, 4, 4]
+    models = [diffusion(f"diffact-{name}") for name in ACTFUSION]
+    assert [m.condition_layers for m in models] == [(5, 7, 9), (7, 8, 9), (5, 7, 9)]
+    assert [m.masking.boundary_below for m in models] == [0.5, 0.3, 0.3]
+    assert [m.masking.num_relations for m in models] == [2, 1, 1]
+    for name, config, model in zip(ACTFUSION, configs, models, strict=True):
+        assert chances(model.masking.kinds) == {
+            "none": 0.2,
+            "all": 0.2,
+            "boundary": 0.2,
+            "relation": 0.4,
+        }
+        other = recipe(f"actfusion-{name}")
+        assert differing(config, other) - {"model"} == {"epochs"}
+        ours = {field: getattr(model, field) for field in DiffusionConfig.__dataclass_fields__}
+        theirs = {field: getattr(other.model, field) for field in ours}
+        apart = {field for field in ours if ours[field] != theirs[field]}
+        assert apart <= {"masking", "condition_layers"}
+
+
+NO_ENCODER = {"model.encoder_weight": 0.0, "model.encoder_smoothing_weight": 0.0}
+NO_ENTROPY = {"model.encoder_weight": 0.0, "model.decoder_weight": 0.0}
+NO_SMOOTHING = {"model.encoder_smoothing_weight": 0.0, "model.decoder_smoothing_weight": 0.0}
+NO_BOUNDARY = {"model.decoder_boundary_weight": 0.0}
+ROWS: Mapping[str, Mapping[str, Any]] = {
+    "loss-to-come": {"model.decoder_counts": "hidden", **NO_ENCODER},
+    "loss-denoiser": NO_ENCODER,
+    "no-anticipative-mask": {"kinds": ("none", "random", "boundary", "relation")},
+    "no-random-mask": {"kinds": ("none", "anticipative", "boundary", "relation")},
+    "no-boundary-mask": {"kinds": ("none", "anticipative", "random", "relation")},
+    "no-relation-mask": {"kinds": ("none", "anticipative", "random", "boundary")},
+    "zero-token": {"model.token": "zero"},
+    "token-in-denoiser": {"model.token_in": "denoiser"},
+    "condition-features": {"model.condition_layers": (), "model.condition_features": True},
+    "condition-predictions": {"model.condition_layers": (), "model.condition_predictions": True},
+    "relative-embedding": {"model.positions": "embedding"},
+    "absolute-embedding": {"model.positions": "absolute"},
+    "loss-boundary": {**NO_ENTROPY, **NO_SMOOTHING},
+    "loss-boundary-smoothing": NO_ENTROPY,
+    "loss-entropy": {**NO_SMOOTHING, **NO_BOUNDARY},
+    "loss-entropy-smoothing": NO_BOUNDARY,
+    "reconstruction": {"model.reconstruction_weight": 1.0},
+    **{f"{n}-clips": {"num_clips": (n, n)} for n in (10, 50, 75, 100)},
+    **{f"{n}-steps": {"model.inference_steps": n} for n in (1, 2, 5, 10, 50, 100)},
+}
+"""What a row of the ablations changes: fields of the masking, or of what `differing` names."""
+
+
+def test_every_row_of_the_ablations_has_its_recipe() -> None:
+    base = "actfusion-50salads-"
+    others = {"released", "rectified", "labels", "labels-rectified", "labels-full"}
+    found = {name.removeprefix(base) for name in RECIPES if name.startswith(base)}
+    assert found == set(ROWS) | others
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_an_ablation_changes_what_it_says_and_nothing_else(row: str) -> None:
+    base, config = recipe("actfusion-50salads"), recipe(f"actfusion-50salads-{row}")
+    fields = {field: value for field, value in ROWS[row].items() if field.startswith("model.")}
+    masked = {field: value for field, value in ROWS[row].items() if field not in fields}
+    assert differing(base, config) == set(fields) | ({"model.masking"} if masked else set())
+    for field, value in fields.items():
+        assert getattr(config.model, field.removeprefix("model.")) == value
+    model: Any = config.model
+    assert model.masking == replace(diffusion("actfusion-50salads").masking, **masked)
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.endswith("-rectified")])
+def test_a_rectified_recipe_learns_and_answers_four_times_what_was_seen(name: str) -> None:
+    base, config = recipe(name.removesuffix("-rectified")), recipe(name)
+    assert differing(base, config) == {"horizon_source", "model.masking", "model.to_the_end"}
+    assert (config.horizon_source, config.multiple) == (HorizonSource.OBSERVED_MULTIPLE, 4.0)
+    model: Any = config.model
+    assert not model.to_the_end
+    masking = diffusion(name.removesuffix("-rectified")).masking
+    assert model.masking == replace(masking, future_multiple=4.0)
+
+
+def test_one_task_alone_is_the_joint_recipe_without_the_other() -> None:
+    joint = recipe("actfusion-cad120")
+    segmenting, anticipating = (
+        recipe(f"actfusion-cad120-{name}") for name in ("segmentation", "anticipation")
+    )
+    assert differing(joint, segmenting) == {"model.masking"}
+    assert "anticipative" not in diffusion("actfusion-cad120-segmentation").masking.kinds
+    assert differing(joint, anticipating) == {
+        "select_by",
+        "model.masking",
+        "model.decoder_counts",
+        *NO_ENCODER,
+    }
+    assert diffusion("actfusion-cad120-anticipation").masking.kinds == ("anticipative",)
+
+
+def diffusion(name: str) -> DiffusionConfig:
+    """The model of a recipe."""
+    model = recipe(name).model
+    assert isinstance(model, DiffusionConfig)
+    return model
+
+
+def chances(kinds: Sequence[str]) -> dict[str, float]:
+    """How likely each mask is drawn."""
+    return {kind: count / len(kinds) for kind, count in Counter(kinds).items()}
+
+
+def differing(one: TrainConfig, other: TrainConfig) -> set[str]:
+    """Fields in which two recipes differ; those of the model by `model.` and their names."""
+    fields = set(one.__dataclass_fields__) - {"model"}
+    found = {name for name in fields if getattr(one, name) != getattr(other, name)}
+    if type(one.model) is not type(other.model):
+        return {*found, "model"}
+    names = one.model.__dataclass_fields__
+    return found | {
+        f"model.{name}" for name in names if getattr(one.model, name) != getattr(other.model, name)
+    }
 
 
 def test_an_unknown_recipe_lists_the_known() -> None:

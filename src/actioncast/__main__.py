@@ -255,19 +255,34 @@ def predict(arguments: Predict) -> None:
 
 def convert(arguments: Convert) -> None:
     """Convert."""
-    from actioncast.convert import convert_futr  # noqa: PLC0415
+    from actioncast.convert import convert_diffusion, convert_futr  # noqa: PLC0415
 
-    folder = convert_futr(
-        arguments.checkpoint,
-        arguments.out,
-        mapping=arguments.mapping,
-        num_heads=arguments.num_heads,
-        stride=arguments.stride,
-        rate=arguments.rate,
-        dataset=arguments.dataset,
-        split=arguments.split,
-        trust=arguments.trust,
-    )
+    shared: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in ("mapping", "dataset", "split", "stride", "rate", "trust")
+    }
+    if arguments.method == "futr":
+        if arguments.condition_layers or arguments.scale is not None:
+            raise ValueError(
+                "--condition-layers and --scale must go with actfusion or diffact, got futr, which "
+                "has neither; leave them out."
+            )
+        heads = 8 if arguments.num_heads is None else arguments.num_heads
+        folder = convert_futr(arguments.checkpoint, arguments.out, num_heads=heads, **shared)
+    else:
+        if arguments.num_heads is not None:
+            raise ValueError(
+                f"--num-heads must go with futr, got {arguments.method}, whose attention has no "
+                "heads; leave it out."
+            )
+        folder = convert_diffusion(
+            arguments.method,
+            arguments.checkpoint,
+            arguments.out,
+            condition_layers=arguments.condition_layers,
+            scale=arguments.scale,
+            **shared,
+        )
     print(f"wrote {folder}")
 
 
@@ -348,7 +363,10 @@ STYLE = (
 """How options look: `--horizon seconds`, `--rate FLOAT`, `--json`, RUN."""
 
 
-LISTS = ("--out", "--plot", "--split", "--across", "--beside", "--videos", "--models")
+LISTS = (
+    *("--out", "--plot", "--split", "--across", "--beside", "--videos", "--models"),
+    "--condition-layers",
+)
 """Options that take several values after one name; of two names the first would be lost."""
 
 

@@ -1,5 +1,6 @@
 """Official checkpoints in: their tensors, our names, our folder."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ RATES: Mapping[str, float] = {"breakfast": 15.0, "50salads": 30.0, "gtea": 15.0}
 """Frames per second of the features that released models read."""
 FUTR_STRIDES: Mapping[str, int] = {"breakfast": 3, "50salads": 6}
 """Every how many frames the released FUTR reads one."""
+NUM_LABELS: Mapping[str, int] = {"breakfast": 48, "50salads": 19, "gtea": 11}
+"""Labels that models released for a data set name."""
 RELEASED: Mapping[tuple[Method, str], str] = {
     ("actfusion", "50salads"): "actfusion-50salads-released",
     ("actfusion", "breakfast"): "actfusion-breakfast-released",
@@ -64,7 +67,7 @@ def convert_futr(
     training = TrainConfig(
         model=config,
         dataset=dataset,
-        stride=stride or FUTR_STRIDES.get(dataset, 3),
+        stride=FUTR_STRIDES.get(dataset, 3) if stride is None else stride,
         selection="test",
     )
     labels = _labels(mapping, len(weights["past_head.weight"]))
@@ -102,7 +105,7 @@ def convert_diffusion(
 
     Raises:
         ValueError, FileNotFoundError: The file is no such checkpoint, the labels do not fit, or
-            the data set is not one that models were released for.
+            the data set is not the one that it was trained on, or none was released for it.
     """
     if (method, dataset) not in RELEASED:
         known = ", ".join(name for m, name in RELEASED if m == method)
@@ -129,10 +132,17 @@ def convert_diffusion(
     training = replace(
         recipe,
         model=replace(released, **sizes),
-        stride=stride or recipe.stride,
+        stride=recipe.stride if stride is None else stride,
         selection="test",
     )
-    labels = _labels(mapping, len(weights["encoder.head.weight"]))
+    num_labels = len(weights["encoder.head.weight"])
+    others = [name for name, number in NUM_LABELS.items() if number == num_labels]
+    if others and dataset not in others:
+        raise ValueError(
+            f"dataset must be the one that {checkpoint} was trained on, got {dataset}: it names "
+            f"{num_labels} labels, as a model of {others[0]} does; say --dataset {others[0]}."
+        )
+    labels = _labels(mapping, num_labels)
     return _write(folder, checkpoint, training, weights, labels, rate, split)
 
 
@@ -157,6 +167,10 @@ def _write(
     rate: float | None,
     split: str,
 ) -> Path:
+    if rate is None:
+        rate = RATES.get(training.dataset, 15.0)
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate must be positive, in frames per second, got {rate:g}.")
     config: ModelConfig = training.model
     model = config.build(Taxonomy({"action": labels}))
     model.load_state_dict(dict(weights))
@@ -166,7 +180,7 @@ def _write(
         "dataset": training.dataset,
         "data": "",
         "fingerprint": "",
-        "rate": rate or RATES.get(training.dataset, 15.0),
+        "rate": rate,
         "split": split,
         "held_out": [],
         "version": __version__,

@@ -126,7 +126,7 @@ class Compare:
 class Convert:
     """Turn an official checkpoint into ours."""
 
-    method: tyro.conf.Positional[Literal["futr"]]
+    method: tyro.conf.Positional[Literal["futr", "actfusion", "diffact"]]
     """whose checkpoint"""
     checkpoint: tyro.conf.Positional[Path]
     """the file"""
@@ -135,15 +135,21 @@ class Convert:
     out: Path = RUNS / "converted"
     """folder to write"""
     dataset: str = ""
-    """data set it was trained on"""
+    """data set it was trained on; actfusion and diffact need it: 50salads, breakfast or gtea"""
     split: str = ""
     """split it was trained on"""
-    stride: int = 3
-    """every how many frames it reads one: 3 on Breakfast, 6 on 50 Salads"""
-    rate: float = 15.0
-    """frames per second of its data: 15 on Breakfast, 30 on 50 Salads"""
-    num_heads: int = 8
-    """attention heads, which a checkpoint does not tell"""
+    stride: int | None = None
+    """every how many frames it reads one; absent, as released for the data set (futr without one:
+    3)"""
+    rate: float | None = None
+    """frames per second of its data; absent, those of the data set (futr without one: 15)"""
+    num_heads: int | None = None
+    """attention heads of futr, which a checkpoint does not tell; absent, 8"""
+    condition_layers: tuple[int, ...] = ()
+    """encoder layers, counted from 0, that condition the denoiser of actfusion or diffact; absent,
+    as released for the data set"""
+    scale: float | None = None
+    """of the diffusion of actfusion or diffact; absent, as released for the data set"""
     trust: bool = False
     """unpickle whatever the file holds; it can run any code"""
 

@@ -7,6 +7,7 @@ can be overridden on the command line: `actioncast train futr-breakfast --lr 5e-
 from collections.abc import Mapping
 from dataclasses import replace
 
+from actioncast.ablation_recipes import ABLATION_RECIPES
 from actioncast.diffusion_recipes import DIFFUSION_RECIPES
 from actioncast.models.baselines import (
     NearestNeighbourConfig,
@@ -127,6 +128,7 @@ RECIPES: Mapping[str, tuple[str, TrainConfig]] = {
         ),
     ),
     **DIFFUSION_RECIPES,
+    **ABLATION_RECIPES,
     "repeat-last-action": ("repeat the last observed action for ever", COUNTED),
     "n-gram": (
         "the likeliest next action, for its mean duration, over and over",

@@ -40,7 +40,8 @@ from torch.nn import functional as F
 
 from actioncast.layers.attention import Positions
 from actioncast.models.base import Losses
-from actioncast.models.diffusion import DiffusionAnticipator, DiffusionConfig, Encoded
+from actioncast.models.diffusion import DiffusionAnticipator, Encoded
+from actioncast.models.diffusion_config import DiffusionConfig
 from actioncast.timeline import Taxonomy
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actioncast.layers.frame_masks import DIFFACT_50SALADS, Masking
-from actioncast.models.diffusion import DiffusionAnticipator, DiffusionConfig, Encoded
+from actioncast.models.diffusion import DiffusionAnticipator, Encoded
+from actioncast.models.diffusion_config import DiffusionConfig
 from actioncast.timeline import Taxonomy
 
 

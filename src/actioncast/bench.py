@@ -261,7 +261,9 @@ def _tables(results: Mapping[str, Result]) -> list[tuple[str, Table]]:
 def _row_name(result: Result, taken: Mapping[str, Result]) -> str:
     said = result.passport
     # In the benchmark everybody reads the same input; elsewhere the row says what it read.
-    name = said.recipe if said.dataset in BENCHED else f"{said.recipe} ({said.input})"
+    name = said.recipe
+    if said.dataset not in BENCHED:
+        name += f" ({said.input})" + (f", {said.note}" if said.note else "")
     if name in taken:
         name += f", seed {', '.join(map(str, said.seeds))}"
     return name

@@ -84,6 +84,8 @@ ACTFUSION_BREAKFAST = replace(
     WHOLE,
     model=ActFusionConfig(masking=PAPER_BREAKFAST, **WIDE),
     dataset="breakfast",
+    # The paper's batch size is not legible; this is the released one.
+    accumulate=16,
     postprocess="median",
     postprocess_size=15,
     epochs=1000,
@@ -174,7 +176,7 @@ SALADS_LABELS = replace(
 
 def rectified(config: TrainConfig) -> TrainConfig:
     """The same, trained and asked for 4 times what was observed, whatever the video's length."""
-    masking = replace(_model(config).masking, future_multiple=4.0)
+    masking = replace(_model(config).masking, future_multiple=4.0, observed_rounding="down")
     model = _with(config.model, masking=masking, to_the_end=False)
     return replace(
         config, model=model, horizon_source=HorizonSource.OBSERVED_MULTIPLE, multiple=4.0
@@ -252,7 +254,6 @@ DIFFUSION_RECIPES: Recipes = {
         replace(
             changed(ACTFUSION_BREAKFAST, masking=RELEASED_BREAKFAST, condition_layers=(7, 8, 9)),
             epochs=1001,
-            accumulate=16,
         ),
     ),
     "actfusion-breakfast-rectified": (
@@ -275,6 +276,7 @@ DIFFUSION_RECIPES: Recipes = {
         replace(
             _diffact(ACTFUSION_BREAKFAST, masking=DIFFACT_BREAKFAST, condition_layers=(7, 8, 9)),
             epochs=1001,
+            accumulate=4,
         ),
     ),
     "diffact-gtea": (

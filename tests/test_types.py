@@ -220,7 +220,7 @@ def test_runs_cover_every_frame_once_and_change_at_every_border(labels: list[int
 def test_unlabelled_frames_are_gaps():
     timeline = Timeline.from_frames(np.array([0, -1, -1, 1]), 1.0, LABELS)
     assert [(s.start, s.end) for s in timeline] == [(0, 1), (3, 4)]
-    with pytest.raises(ValueError, match="need full coverage, got a gap in 4 frames"):
+    with pytest.raises(ValueError, match="need full coverage, got a gap at frame 1 of 4"):
         timeline.to_frames(4, 1.0)
 
 

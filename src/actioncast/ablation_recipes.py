@@ -11,8 +11,8 @@ def ablations() -> Recipes:
     """A recipe for every row of the ablations, all on 50 Salads as the paper has them.
 
     Rows that are the full model are `actfusion-50salads`. The points of Figs. 3 and 4 stand in no
-    text: the range is the text's, the points are ours. Fig. 4 needs no training of its own; its
-    recipes ask the same training for other steps of inference.
+    text: the range is the text's, the points are ours; so is the weight of Table S4's loss. Fig. 4
+    needs no training of its own; its recipes ask the same training for other steps of inference.
     """
     base = ACTFUSION_50SALADS
     silent = {"encoder_weight": 0.0, "encoder_smoothing_weight": 0.0}
@@ -44,6 +44,7 @@ def ablations() -> Recipes:
             "Table S1: conditioned on the encoder's answer",
             changed(base, condition_layers=(), condition_predictions=True),
         ),
+        "no-position": ("Table S2: no position bias", changed(base, positions="none")),
         "relative-embedding": (
             "Table S2: relative position embedding",
             changed(base, positions="embedding"),

@@ -127,6 +127,7 @@ def convert_diffusion(
         for name in (
             *("feature_dim", "encoder_layers", "encoder_dim", "encoder_taps", "decoder_layers"),
             *("decoder_dim", "decoder_taps", "step_dim", "condition_layers", "num_steps", "scale"),
+            *("condition_features", "condition_predictions"),
         )
     }
     training = replace(

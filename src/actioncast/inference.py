@@ -98,11 +98,11 @@ def answers(
     for batch in progress(batches, "predict"):
         samples = [sample for i in batch for sample in _samples(model, *asked[i], config)]
         x, _ = collate(samples, model.taxonomy.primary)
-        x = replace(x, num_samples=config.num_samples)
-        predictions = _answered(model, x, config.device)
         if config.offsets:
-            found = [_over_offsets(predictions, x, config)]
+            found = [_over_offsets(_read_over(model, x, config), x, config)]
         else:
+            drawn = replace(x, num_samples=config.num_samples)
+            predictions = _answered(model, drawn, config.device)
             found = [_finished(_held(p, x, i), config) for i, p in enumerate(predictions)]
         for i, prediction in zip(batch, found, strict=True):
             video, question = asked[i]
@@ -165,6 +165,16 @@ def predict(model: Anticipator, x: Observation, device: str = "cpu") -> list[Pre
 def _answered(model: Anticipator, x: Observation, device: str) -> list[Prediction]:
     """What the model says of each observation, its past still on the grid of the observation."""
     return model.predict(x.to(device))
+
+
+def _read_over(model: Anticipator, x: Observation, config: InferenceConfig) -> list[Prediction]:
+    """What the model says from each offset; samples are drawn from the first alone."""
+    predictions = _answered(model, x, config.device)
+    if config.num_samples:
+        first = replace(next(iter(x)), num_samples=config.num_samples)
+        (drawn,) = _answered(model, first, config.device)
+        predictions[0] = replace(predictions[0], samples=drawn.samples)
+    return predictions
 
 
 def _held(prediction: Prediction, x: Observation, i: int) -> Prediction:

@@ -160,7 +160,11 @@ class Timeline:
                 )
             frames[a:b] = segment.label
         if (frames == UNLABELLED).any():
-            raise ValueError(f"frame labels need full coverage, got a gap in {num_frames} frames.")
+            first = int(np.flatnonzero(frames == UNLABELLED)[0])
+            raise ValueError(
+                f"frame labels need full coverage, got a gap at frame {first} of {num_frames}; "
+                "name every frame, as background where nothing is done."
+            )
         return frames
 
     def crop(self, start: float, end: float) -> "Timeline":

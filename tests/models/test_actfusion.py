@@ -37,6 +37,9 @@ KINDS: dict[str, Any] = {
     "diffact": DiffActConfig,
     "zero token": lambda **v: ActFusionConfig(token="zero", **v),
     "token in denoiser": lambda **v: ActFusionConfig(token_in="denoiser", **v),
+    "features past the token": lambda **v: ActFusionConfig(
+        token_in="denoiser", condition_features=True, **v
+    ),
     "embedding": lambda **v: ActFusionConfig(positions="embedding", **v),
     "absolute": lambda **v: ActFusionConfig(positions="absolute", max_positions=80, **v),
     "features": lambda **v: ActFusionConfig(

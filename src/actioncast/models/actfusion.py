@@ -12,6 +12,10 @@ Differs from the paper:
 - Queries and keys read the condition, values do not, as released.
 - Denoising draws noise (`eta=1`), as every released config does; the update cited is that of eta 0.
 - The random mask hides the clips that are drawn; the printed formula shows them instead.
+- Smoothing and boundary loss take the earlier neighbour as given, as released
+  (`boundary_through_both` moves both, as Eq. 10 is printed).
+- "At most 100 neighbours" clips the index of a bias in the code and limits no window; here neither.
+- Answers are averaged over offsets and filtered (`inference.py`), of which the text is silent.
 
 Differs from the official code:
 
@@ -22,9 +26,13 @@ Differs from the official code:
 - The length of the video is used where a protocol gives it away and `to_the_end` says so.
 - Observed frames end where the protocol says; the released test shows up to `stride` - 1 more
   (`LongTerm.rounded_to_steps`).
-- Every answer starts from the noise of `seed`; the code takes the number of the test video.
+- Every answer starts from the noise of `seed`; the code takes the number of the test video, so that
+  its answer about a video is ours where `seed` is that number.
+- Gradients that are left over at the end of an epoch make a step; the code carries them on.
+- The code's `decoder-noagg` (one offset) is `offsets` off, its `encoder` is `answer_of`.
 - Class weights weigh hard labels only and are refused beside soft ones, where the code drops them.
-- Frames without a label take part in no loss; the code stops at them, and at a video of one action.
+- Steps whose label is unknown take part in no loss (data sets with gaps are refused by the
+  reader); the code stops at them, and at a video of one action.
 - The rectified protocol (section 5.4), of which nothing is released, is `masking.future_multiple`.
 """
 
@@ -115,7 +123,9 @@ class ActFusion(DiffusionAnticipator):
         parts = list(outputs)
         if self.config.condition_features:
             whole = F.pad(features.mT, (0, visible.shape[1] - features.shape[1]))
-            parts.insert(0, torch.where(visible[:, None], whole, self.token[:, None]))
+            # What stands in the features is the encoder's token; the denoiser's is not as wide.
+            token = self.token if self.config.token_in == "encoder" else whole.new_zeros(1)
+            parts.insert(0, torch.where(visible[:, None], whole, token[:, None]))
         if self.config.condition_predictions:
             parts.append(logits.softmax(1))
         return torch.cat(parts, 1)

@@ -10,7 +10,7 @@ Differs from the paper / from the official code:
   the observed frames, and the condition of those to come is zero. It was not made for it.
 - Every answer starts from the noise of `seed`; the code takes the number of the test video.
 - Class weights weigh hard labels only and are refused beside soft ones, where the code drops them.
-- Frames without a label take part in no loss; the code stops at them.
+- Steps whose label is unknown take part in no loss; the code stops at them.
 """
 
 from dataclasses import dataclass, field

@@ -46,7 +46,8 @@ def diffusion_from_official(
         method: Whose checkpoint.
         state: The released state dict, with or without the `module.` of `DataParallel`.
         condition_layers: Encoder layers that condition the denoiser, which no tensor tells: {5, 7,
-            9} of 10, {7, 8, 9} of 12 as released, if absent.
+            9} of 10, {7, 8, 9} of 12 as released, if absent. As released, -1 stands for the
+            features themselves and -2 for the encoder's answer; order says nothing.
         scale: Of diffusion, which no tensor tells: 1 on 50 Salads, 0.5 on Breakfast and GTEA.
 
     Raises:
@@ -72,11 +73,14 @@ def diffusion_from_official(
     decoder_dim, num_labels, _ = state["decoder.conv_in.weight"].shape
     if condition_layers is None:
         condition_layers = (7, 8, 9) if encoder_layers == 12 else (5, 7, 9)
+    layers = tuple(sorted({layer for layer in condition_layers if layer >= 0}))
+    has_features, has_predictions = -1 in condition_layers, -2 in condition_layers
     condition = state["decoder.module.layers.0.att_linear_q.weight"].shape[1] - decoder_dim
-    if condition != len(condition_layers) * encoder_dim:
+    told = len(layers) * encoder_dim + has_features * feature_dim + has_predictions * num_labels
+    if condition != told:
         raise ValueError(
-            f"condition_layers must be as many as the checkpoint was trained with, {condition} "
-            f"channels of {encoder_dim} each, got {tuple(condition_layers)}; say "
+            f"condition_layers must be those the checkpoint was trained with, {condition} channels "
+            f"at {encoder_dim} a layer, got {tuple(condition_layers)}, which have {told}; say "
             "--condition-layers."
         )
     kind = ActFusionConfig if method == "actfusion" else DiffActConfig
@@ -89,7 +93,9 @@ def diffusion_from_official(
         decoder_dim=decoder_dim,
         decoder_taps=state["decoder.module.layers.0.conv_block.0.weight"].shape[2],
         step_dim=state["decoder.time_in.0.weight"].shape[0],
-        condition_layers=tuple(condition_layers),
+        condition_layers=layers,
+        condition_features=has_features,
+        condition_predictions=has_predictions,
         num_steps=num_steps,
         scale=scale,
     )

@@ -375,7 +375,7 @@ def test_evaluate_asks_as_in_training_or_as_told(home: Path, line: Line, tmp_pat
     refused(line("evaluate", tmp_path / "n-gram", "--task", "segmentation"), "NGram answers")
     refused(line("evaluate", tmp_path / "n-gram", "--observed-ratios", "1.5"), "within (0, 1]")
     refused(line("evaluate", tmp_path / "n-gram", "--device", "abacus"), "device", "abacus")
-    refused(line("evaluate", tmp_path / "n-gram", "--combine", "best_of_samples"), "num_samples")
+    refused(line("evaluate", tmp_path / "n-gram", "--combine", "best_of_samples"), "--num-samples")
     said = line(
         *("evaluate", tmp_path / "n-gram", "--json", "--num-samples", 3),
         *("--combine", "best_of_samples"),
@@ -689,6 +689,14 @@ def test_a_released_diffusion_model_converts_and_predicts(
     said = line("predict", out, tmp_path / "clip.npy", "--horizon", 2, "--json")
     assert said.code == 0, said.err
     assert {segment["part"] for segment in said.json["segments"]} == {"past", "future"}
+    assert "futures" not in said.json
+    page = tmp_path / "page.html"
+    words = ["--horizon", 2, "--num-samples", 3, "--out", page]
+    said = line("predict", out, tmp_path / "clip.npy", *words, "--json")
+    assert len(said.json["futures"]) == 3
+    for future in said.json["futures"]:
+        assert (future[0]["start"], future[-1]["end"]) == (3.0, 5.0)
+    assert all(f"future {i}" in page.read_text() for i in (1, 2, 3))
 
 
 def test_what_cannot_be_converted_to_a_diffusion_model_is_said(line: Line, tmp_path: Path) -> None:
@@ -699,7 +707,7 @@ def test_what_cannot_be_converted_to_a_diffusion_model_is_said(line: Line, tmp_p
     words = ["convert", "actfusion", path, "--dataset", "50salads", "--out", out]
     layers = ["--condition-layers", 1, 2, 3]
     refused(line(*words), "condition_layers must be layers of the encoder, 0 to 3")
-    refused(line(*words, *layers[:3]), "48 channels of 16 each", "--condition-layers")
+    refused(line(*words, *layers[:3]), "48 channels at 16 a layer", "--condition-layers")
     refused(line(*words, *layers, "--mapping", mapping), "names 2 labels, the checkpoint 7")
     refused(line(*words, *layers, "--stride", 0), "stride must be at least 1")
     refused(line(*words, *layers, "--rate", -15), "rate must be positive")

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,9 +79,18 @@ def evaluate(arguments: Evaluate) -> None:
             "--num-samples must come with --combine mean_of_samples or best_of_samples, got "
             "most_likely, which scores no sample."
         )
+    if arguments.combine != "most_likely" and not arguments.num_samples:
+        raise ValueError(
+            f"--combine {arguments.combine} must come with --num-samples of 1 or more, got 0."
+        )
+    if arguments.out is not None and arguments.out.suffix == ".json":
+        raise ValueError(
+            f"--out must be a folder, into which each task writes its file, got {arguments.out}."
+        )
     for path in arguments.plot:
         require_picture(path)
     found: dict[str, dict[str, Result]] = {}
+    written: list[Path] = []
     loaded_runs = {}
     for folder in folders:
         loaded = load_run(folder, arguments.data, arguments.split, arguments.device)
@@ -104,7 +114,9 @@ def evaluate(arguments: Evaluate) -> None:
                 key += f"-{protocol.horizon_source}"
             found.setdefault(key, {})[str(folder)] = result
             where = arguments.out or folder / "results"
-            write_result(result, where / f"{_file(folder, key, arguments, on)}.json")
+            file = where / f"{_file(folder, key, arguments, on)}.json"
+            write_result(result, file)
+            written.append(file)
     if arguments.json:
         _print_json(found)
     else:
@@ -117,14 +129,16 @@ def evaluate(arguments: Evaluate) -> None:
             print(f"\n{key}: {_circumstances(next(iter(results.values())), shown)}")
             print(result_table(results, across=shown).plain())
     if arguments.plot:
-        for path in draw_test_videos(loaded_runs, arguments.plot, arguments.videos):
-            print(f"wrote {path}", file=sys.stderr)
+        written += draw_test_videos(loaded_runs, arguments.plot, arguments.videos)
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)
 
 
 def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
     # A result measured otherwise must not take the place of the ordinary one.
     plain = Evaluate()
-    for name in ("split", "observed_ratios", "horizon_ratios", "combine", "num_samples"):
+    asked = ("observed_ratios", "horizon_ratios", "combine", "num_samples")
+    for name in ("split", *(asked if key.startswith("long_term") else ())):
         if (value := getattr(arguments, name)) != getattr(plain, name):
             said = "-".join(map(str, value)) if isinstance(value, tuple) else value
             key += f"-{name}-{said}"
@@ -235,11 +249,13 @@ def predict(arguments: Predict) -> None:
             horizon=arguments.horizon,
             rate=arguments.rate,
             truth=arguments.truth,
+            num_samples=arguments.num_samples,
             device=arguments.device,
         )
         for run in (arguments.run, *arguments.beside)
     ]
-    rows = forecasts[0].rows() + [row for other in forecasts[1:] for row in other.rows()[-1:]]
+    rows = forecasts[0].rows()
+    rows += [row for other in forecasts[1:] for row in replace(other, truth=None).rows()]
     for path in arguments.out:
         write_forecast(forecasts[0], rows, path)
     if arguments.json:

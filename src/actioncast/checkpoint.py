@@ -70,13 +70,14 @@ def save_checkpoint(
     replace_file(folder / "config.json", json_bytes(about))
 
 
-def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
+def load_checkpoint(folder: Path | str, device: str = "cpu") -> Checkpoint:
     """Read a model from a folder.
 
     Raises:
         FileNotFoundError: The folder or one of its files is absent.
         ValueError: A file is broken, or the files do not belong together.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"the checkpoint folder {folder} does not exist.")
     for name in FILES:

@@ -224,7 +224,8 @@ DIFFUSION_RECIPES: Recipes = {
         "ActFusion on your own folder of features and labels",
         replace(
             WHOLE,
-            model=ActFusionConfig(),
+            # Clips that hide a part of a short video too, not all of it.
+            model=ActFusionConfig(masking=replace(PAPER_BREAKFAST, num_clips=(1, 5))),
             stride=4,
             offsets=True,
             postprocess="median",

@@ -102,6 +102,8 @@ class Predict:
     """other runs, drawn below"""
     truth: Path | None = None
     """a label file, drawn above"""
+    num_samples: int = 0
+    """futures to draw besides, a row each in pictures and a list in JSON"""
     out: tuple[Path, ...] = ()
     """files to write: .png, .svg, .html, .csv, .json, .vtt, .eaf"""
     device: str = "cpu"

@@ -36,6 +36,11 @@ def evaluate_run(
     Raises:
         ValueError: The model does not answer the protocol, or a split is not known.
     """
+    if isinstance(protocol, Segmentation):
+        # What was seen has one answer, however many futures are drawn.
+        num_samples, combine = 0, "most_likely"
+    if combine != "most_likely" and not num_samples:
+        raise ValueError(f"combine={combine} needs num_samples of 1 or more, got 0.")
     splits: dict[str, Scores] = {}
     for one in loaded:
         if not one.split:
@@ -125,7 +130,7 @@ def passport_of(
         model=first.checkpoint.name,
         recipe=str(run.get("recipe", "")),
         trained_on="" if _counts(first) else horizon_name(trained_protocol(first)),
-        inference=inference_name(first.inference()),
+        inference=inference_name(first.inference(), combine),
         seeds=tuple(sorted({int(one.training["seed"]) for one in loaded})),
         version=str(run.get("version", "")),
         commit=str(run.get("commit", "")) or commit(),
@@ -153,8 +158,11 @@ def horizon_name(protocol: LongTerm) -> str:
             return f"seconds {protocol.seconds:g}"
 
 
-def inference_name(config: InferenceConfig) -> str:
+def inference_name(config: InferenceConfig, combine: Combine = "most_likely") -> str:
     """What is done to the answers of a model, where anything is."""
+    if combine != "most_likely":
+        # Futures are drawn from the first offset and stay as they are drawn.
+        return "first offset alone" if config.offsets and config.stride > 1 else ""
     said = [f"{config.stride} offsets averaged"] if config.offsets and config.stride > 1 else []
     if config.postprocess != "none":
         said.append(f"{config.postprocess} {config.postprocess_size}")

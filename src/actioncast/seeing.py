@@ -15,7 +15,7 @@ from actioncast.plotting import SUFFIXES as PICTURES
 from actioncast.plotting import TimelineRow, draw_timelines
 from actioncast.protocols import Question
 from actioncast.runs import Loaded, load_checkpoints, load_run, trained_protocol
-from actioncast.timeline import LabelSpace, Timeline, seconds_to_frames
+from actioncast.timeline import LabelSpace, Segment, Timeline, seconds_to_frames
 from actioncast.timeline_files import SUFFIXES as FILES
 from actioncast.timeline_files import write_timeline
 from actioncast.types import Prediction, Task
@@ -33,23 +33,55 @@ class Forecast:
     now: float
     """Seconds where the future starts."""
     truth: Timeline | None = None
+    futures: tuple[Timeline, ...] = ()
+    """Other futures, drawn."""
 
     def rows(self) -> list[TimelineRow]:
-        """Truth above, forecast below."""
-        forecast = TimelineRow(name=self.name, timeline=self.timeline, now=self.now)
+        """Truth above, forecast below, then the futures drawn."""
+        rows = [TimelineRow(name=self.name, timeline=self.timeline, now=self.now)]
+        rows += [
+            TimelineRow(name=f"future {i}", timeline=future, now=self.now)
+            for i, future in enumerate(self.futures, 1)
+        ]
         if self.truth is None:
-            return [forecast]
-        return [TimelineRow(name="truth", timeline=self.truth, now=math.inf), forecast]
+            return rows
+        return [TimelineRow(name="truth", timeline=self.truth, now=math.inf), *rows]
 
 
-def forecast_video(loaded: Loaded, video: Video, question: Question, name: str) -> Forecast:
-    """Ask one question about one video; the past comes from observed labels if not answered."""
-    ((_, answer),) = answers(loaded.checkpoint.model, [(video, question)], loaded.inference())
+def forecast_video(
+    loaded: Loaded, video: Video, question: Question, name: str, num_samples: int = 0
+) -> Forecast:
+    """Ask one question about one video; the past comes from observed labels if not answered.
+
+    Raises:
+        ValueError: Futures are to be drawn from a model that draws none.
+    """
+    running = loaded.inference(num_samples)
+    ((_, answer),) = answers(loaded.checkpoint.model, [(video, question)], running)
     timeline = answer.prediction.timeline()
     if answer.prediction.past is None:
         seen = _observed(answer.prediction, video, question)
         timeline = Timeline.of([*seen, *timeline], timeline.labels)
-    return Forecast(name=name, timeline=timeline, now=answer.prediction.now)
+    futures = _futures(answer.prediction) if num_samples else ()
+    return Forecast(name=name, timeline=timeline, now=answer.prediction.now, futures=futures)
+
+
+def _futures(prediction: Prediction) -> tuple[Timeline, ...]:
+    if prediction.samples is None:
+        raise ValueError(
+            "--num-samples must go with a model that draws futures, got one that does not."
+        )
+    labels = prediction.taxonomy.labels
+    return tuple(
+        Timeline.of(
+            (
+                replace(s, start=prediction.now + s.start, end=prediction.now + s.end)
+                for s in Timeline.from_frames(frames, prediction.rate, labels)
+            ),
+            labels,
+        )
+        for frames in prediction.samples.cpu().numpy()
+    )
 
 
 def _observed(prediction: Prediction, video: Video, question: Question) -> Timeline:
@@ -130,6 +162,7 @@ def forecast_input(
     horizon: float = 0.0,
     rate: float = 0.0,
     truth: Path | None = None,
+    num_samples: int = 0,
     device: str = "cpu",
 ) -> Forecast:
     """Forecast from a feature file, a label file or a video of the run's data set.
@@ -143,6 +176,7 @@ def forecast_input(
         horizon: Seconds to anticipate; 0 is as far as was seen, or half of a data set's video.
         rate: Frames per second of the input; 0 is the training data's.
         truth: A label file of the whole video.
+        num_samples: Futures to draw besides.
         device: Where the model runs.
 
     Raises:
@@ -173,7 +207,7 @@ def forecast_input(
             )
         video = one.dataset.videos[source]
         question = _asked(_question(one, video, 0.3), video, now, horizon)
-        forecast = forecast_video(one, video, question, name)
+        forecast = forecast_video(one, video, question, name, num_samples)
         return replace(forecast, truth=video.timeline)
     checkpoint = load_checkpoints(run, split, device)[0]
     labels = checkpoint.model.taxonomy.labels
@@ -193,7 +227,7 @@ def forecast_input(
         splits={},
     )
     one = Loaded(checkpoint=checkpoint, dataset=dataset, split="")
-    forecast = forecast_video(one, video, question, name)
+    forecast = forecast_video(one, video, question, name, num_samples)
     if truth is not None:
         frames = read_frame_labels(truth, labels)
         forecast = replace(forecast, truth=Timeline.from_frames(frames, rate, labels))
@@ -279,19 +313,29 @@ def write_forecast(forecast: Forecast, rows: Sequence[TimelineRow], path: Path) 
 
 def forecast_facts(forecast: Forecast) -> dict[str, object]:
     """The forecast as JSON."""
-    names = forecast.timeline.labels.names
-    return {
+    facts: dict[str, object] = {
         "run": forecast.name,
         "now": forecast.now,
         "segments": [
             {
-                "start": round(s.start, 4),
-                "end": round(s.end, 4),
-                "label": names[s.label],
-                "score": round(s.score, 4),
-                "part": "future" if s.start >= forecast.now - 1e-9 else "past",
+                **_segment(segment, forecast.timeline.labels),
+                "score": round(segment.score, 4),
+                "part": "future" if segment.start >= forecast.now - 1e-9 else "past",
             }
-            for s in forecast.timeline
+            for segment in forecast.timeline
         ],
         "end": forecast.timeline.end,
+    }
+    if forecast.futures:
+        facts["futures"] = [
+            [_segment(segment, future.labels) for segment in future] for future in forecast.futures
+        ]
+    return facts
+
+
+def _segment(segment: Segment, labels: LabelSpace) -> dict[str, object]:
+    return {
+        "start": round(segment.start, 4),
+        "end": round(segment.end, 4),
+        "label": labels.names[segment.label],
     }

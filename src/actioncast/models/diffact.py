@@ -49,6 +49,9 @@ class DiffActConfig(DiffusionConfig):
 class DiffAct(DiffusionAnticipator):
     """Segments by diffusion; what is hidden is hidden from the denoiser alone."""
 
+    trains_on_whole_videos = False
+    """It is shown nothing else, but not trained to anticipate by it."""
+
     def __init__(self, config: DiffActConfig, taxonomy: Taxonomy) -> None:
         super().__init__(config, taxonomy)
         self.config = config

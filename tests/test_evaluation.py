@@ -19,8 +19,10 @@ from actioncast.evaluation import (
 from actioncast.features import FeatureArray, LabelFeatures
 from actioncast.inference import InferenceConfig, answers
 from actioncast.models import MODELS
+from actioncast.models.actfusion import ActFusionConfig
 from actioncast.models.base import Anticipator, CountingAnticipator, Losses
 from actioncast.models.baselines import NGramConfig, RepeatLastActionConfig
+from actioncast.models.diffact import DiffActConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.protocols import HorizonSource, LongTerm, Question, Segmentation
@@ -393,7 +395,19 @@ def test_the_selection_score_is_that_of_the_finished_answer():
 DATASET = synthetic_dataset(SyntheticConfig(num_videos=16, num_people=8))
 VIDEOS = list(DATASET.videos.values())
 NUM_LABELS = len(DATASET.taxonomy.labels)
+DENOISER: dict[str, Any] = {
+    "feature_dim": NUM_LABELS,
+    "encoder_layers": 3,
+    "encoder_dim": 8,
+    "decoder_layers": 2,
+    "decoder_dim": 8,
+    "condition_layers": (1, 2),
+    "step_dim": 16,
+    "inference_steps": 3,
+}
 TINY = {
+    "actfusion": ActFusionConfig(**DENOISER),
+    "diffact": DiffActConfig(**DENOISER),
     "futr": FUTRConfig(
         feature_dim=NUM_LABELS,
         hidden_dim=16,

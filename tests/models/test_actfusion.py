@@ -424,3 +424,10 @@ def test_a_dataset_of_one_split_goes_through_training_and_scoring(tmp_path: Any)
         assert result.passport.inference == "2 offsets averaged, median 3"
         assert all(0 <= value <= 100 for value in result.total.values())
     assert load_run is not None
+
+
+def test_features_of_another_width_are_refused_with_what_to_do() -> None:
+    model = actfusion()
+    x = Observation.of_one(torch.zeros(9, 7), 10.0, 3)
+    with pytest.raises(ValueError, match="features must be 6 wide, got 7; set feature_dim"):
+        model.predict(x)

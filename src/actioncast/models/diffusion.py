@@ -168,6 +168,7 @@ class DiffusionAnticipator(Anticipator, CountsFirst):
                 f"{type(self).__name__} learns from the frames of head {head!r}, got none; choose "
                 "a data set that labels frames."
             )
+        self._require_width(x)
         shown = [self._shown(x, y, i) for i in range(len(x))]
         device = x.features.device
         totals = [len(one.visible) for one in shown]
@@ -280,6 +281,7 @@ class DiffusionAnticipator(Anticipator, CountsFirst):
         That is up to the horizon, or up to the end of the video where its length is told
         (`to_the_end`).
         """
+        self._require_width(x)
         found: dict[int, Prediction] = {}
         for rows, seen, total in self._alike(x):
             features = self._rows(x.features, rows)[:, :seen]
@@ -300,6 +302,14 @@ class DiffusionAnticipator(Anticipator, CountsFirst):
                 steps = rearrange(probs[j], "label time -> time label")
                 found[row] = self._prediction(x, row, seen, steps, sampled)
         return [found[i] for i in range(len(x))]
+
+    def _require_width(self, x: Observation) -> None:
+        width = x.features.shape[2]
+        if width != self.settings.feature_dim:
+            raise ValueError(
+                f"features must be {self.settings.feature_dim} wide, got {width}; set feature_dim "
+                "to the width of your features."
+            )
 
     @staticmethod
     def _rows(features: Float[Tensor, "batch time feature"], rows: list[int]) -> Tensor:

@@ -263,7 +263,10 @@ def _row_name(result: Result, taken: Mapping[str, Result]) -> str:
     # In the benchmark everybody reads the same input; elsewhere the row says what it read.
     name = said.recipe
     if said.dataset not in BENCHED:
-        name += f" ({said.input})" + (f", {said.note}" if said.note else "")
+        name += f" ({said.input})"
+    # Of the benchmark a line above the table says what a note would.
+    if said.note and said.input != TRUE_LABELS:
+        name += f", {said.note}"
     if name in taken:
         name += f", seed {', '.join(map(str, said.seeds))}"
     return name

@@ -129,7 +129,7 @@ def passport_of(
         else "none: counted on all training videos",
         model=first.checkpoint.name,
         recipe=str(run.get("recipe", "")),
-        trained_on="" if _counts(first) else horizon_name(trained_protocol(first)),
+        trained_on=_trained_on(first),
         inference=inference_name(first.inference(), combine),
         seeds=tuple(sorted({int(one.training["seed"]) for one in loaded})),
         version=str(run.get("version", "")),
@@ -167,6 +167,20 @@ def inference_name(config: InferenceConfig, combine: Combine = "most_likely") ->
     if config.postprocess != "none":
         said.append(f"{config.postprocess} {config.postprocess_size}")
     return ", ".join(said)
+
+
+def _trained_on(loaded: Loaded) -> str:
+    """Whose questions trained a model; one that hides frames itself was asked none."""
+    if _counts(loaded):
+        return ""
+    masking = getattr(getattr(loaded.checkpoint.model, "config", None), "masking", None)
+    if masking is None:
+        return horizon_name(trained_protocol(loaded))
+    if "anticipative" not in masking.kinds:
+        return "whole videos; no future is hidden"
+    if masking.future_multiple:
+        return f"whole videos; {masking.future_multiple:g} times what is seen is hidden"
+    return "whole videos; their rest is hidden (its length is seen)"
 
 
 def _metric(long_term: bool, legacy: bool) -> str:

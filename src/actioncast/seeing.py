@@ -247,6 +247,9 @@ def _asked(question: Question, video: Video, now: float, horizon: float) -> Ques
         question = replace(question, observed=seen)
     if horizon:
         question = replace(question, horizon=max(1, seconds_to_frames(horizon, video.rate)))
+    if now or horizon:
+        # Whoever asks in seconds does not know how long the video is.
+        question = replace(question, video_length=None, step_ratio=None)
     return question
 
 

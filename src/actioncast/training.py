@@ -302,6 +302,8 @@ def begin(folder: Path, config: TrainConfig, dataset: Dataset) -> None:
     except (ValueError, AttributeError):
         raise ValueError(f"{file} must be JSON as training writes it; take it away.") from None
     asked = dict(_flat(plan))
+    # A run begun before a value existed was begun with its default.
+    begun = {**dict(_flat(to_json(TrainConfig(model=config.model)))), **begun}
     changed = [
         f"{name} was {begun.get(name, 'absent')} and is {asked.get(name, 'absent')}"
         for name in {**begun, **asked}

@@ -12,6 +12,7 @@ from actioncast.layers.attention import (
     DilatedLayer,
     Positions,
     dilated_attention,
+    dropout,
     instance_norm,
     pointwise,
 )
@@ -34,7 +35,7 @@ def literal_attention(
                 inside = 0 <= there < time
                 key = keys[b, :, there] if inside else torch.zeros(hidden, dtype=keys.dtype)
                 logit = (queries[b, :, t] @ key + positions[b, tap, t]) / math.sqrt(hidden)
-                logits.append(logit + math.log(inside + 1e-6))
+                logits.append(logit + math.log(1.0 if inside else 1e-6))
                 seen.append(values[b, :, there] if inside else torch.zeros_like(values[b, :, 0]))
             shares = torch.stack(logits).softmax(0)
             columns.append(sum(share * value for share, value in zip(shares, seen, strict=True)))
@@ -66,8 +67,8 @@ def test_it_is_what_its_definition_says(
     inputs = drawn(seed, batch, hidden, time, taps)
     found = dilated_attention(*inputs, dilation)
     expected = literal_attention(*inputs, dilation)
-    # Inside the video the literal form adds log(1 + 1e-6) to every logit, which only shares that
-    # reach outside can tell, by a millionth of a millionth.
+    # The released form adds log(1 + 1e-6) inside the video too, which cancels but for the taps
+    # outside.
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(seed)).double()
     ours = torch.autograd.grad((found * direction).sum(), inputs)
@@ -123,3 +124,16 @@ def test_attention_in_half_precision_is_attention_in_single() -> None:
     expected = dilated_attention(*(tensor.float() for tensor in inputs), 1)
     assert found.dtype == torch.float32
     assert found.equal(expected)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    found = dropout(torch.ones(400_000), 0.3, training=True)
+    assert float((found == 0).float().mean()) == pytest.approx(0.3, abs=0.005)
+    assert float(found.mean()) == pytest.approx(1.0, abs=0.01)
+    assert found[found > 0].unique().tolist() == pytest.approx([1 / 0.7], rel=1e-4)
+    assert dropout(found, 0.3, training=False) is found
+    assert dropout(torch.ones(100), 0.999999, training=True).isfinite().all()
+    layer = DilatedLayer(8, 3, 1, 0.5, "bias", 4)
+    told = torch.randn(1, 4, 9)
+    assert not layer.train().project(told).equal(layer.eval().project(told))

@@ -142,7 +142,7 @@ def test_close_boundaries_are_cut_at_the_peak_of_a_lone_one() -> None:
 
 
 @given(
-    frames=st.lists(st.integers(-1, 3), min_size=1, max_size=60),
+    frames=st.lists(st.integers(0, 3), min_size=1, max_size=60),
     sigma=st.sampled_from([0.0, 0.5, 1.0, 3.0, 20.0]),
 )
 @settings(deadline=None)

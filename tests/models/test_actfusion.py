@@ -431,3 +431,56 @@ def test_features_of_another_width_are_refused_with_what_to_do() -> None:
     x = Observation.of_one(torch.zeros(9, 7), 10.0, 3)
     with pytest.raises(ValueError, match="features must be 6 wide, got 7; set feature_dim"):
         model.predict(x)
+
+
+def test_frames_without_a_label_keep_their_place() -> None:
+    """At the start and amid a video; alone and beside a longer one."""
+    model = actfusion(masking=Masking(kinds=("none",)), boundary_sigma=0.0)
+    x, y = batch_of((40, 50))
+    labels = y.frames["action"].clone()
+    labels[0, :5] = IGNORE
+    labels[0, 18:22] = IGNORE
+    spoilt = replace(y, frames={"action": labels})
+    whole, gaps = model._shown(x, y, 0).boundaries, model._shown(x, spoilt, 0).boundaries
+    assert len(gaps) == 40
+    changes = whole.nonzero()[:, 0].tolist()
+    kept = [t for t in changes if not (t < 5 or 17 <= t <= 22)]
+    assert gaps.nonzero()[:, 0].tolist() == kept
+    assert all(loss.isfinite() for loss in model.losses(x, spoilt).values())
+
+
+def test_losses_of_what_was_hidden_count_nothing_else() -> None:
+    x, y = batch_of((20,))
+    visible = torch.arange(20)[None] < 12
+    drawn = (x.features, y.frames["action"], torch.zeros(1, 20), visible)
+    step, noise = torch.tensor([700]), torch.randn(1, 5, 20)
+    hidden = actfusion(decoder_counts="hidden").video_losses(*drawn, step, noise)
+    unknown = y.frames["action"].masked_fill(visible, IGNORE)
+    every = actfusion().video_losses(*drawn, step, noise)
+    assert not hidden["decoder_frames"].isclose(every["decoder_frames"])
+    torch.testing.assert_close(hidden["encoder_frames"], every["encoder_frames"])
+    model = actfusion()
+    with torch.no_grad():
+        encoded = model.encode(x.features, visible)
+        one_hot = torch.nn.functional.one_hot(y.frames["action"], 5)
+        data = (2.0 * one_hot - 1).mT
+        signal = model.signal[step].float()
+        noisy = (signal.sqrt() * data + (1 - signal).sqrt() * noise).clamp(-1, 1) / 2 + 0.5
+        projected = model.decoder.project(encoded.condition)
+        logits = model.decoder(noisy, model.decoder.embed_steps(step), projected)[0].T
+    entropy = torch.nn.functional.cross_entropy(logits[12:], y.frames["action"][0, 12:])
+    torch.testing.assert_close(hidden["decoder_frames"], 0.5 * entropy, atol=1e-5, rtol=1e-4)
+    assert (unknown >= 0).sum() == 8
+
+
+def test_samples_start_after_the_seed_of_the_answer() -> None:
+    model = actfusion(seed=3)
+    with torch.no_grad():
+        model.decoder.head.weight.mul_(40)
+        visible = torch.arange(22)[None] < 12
+        x = observed(12, 10, num_samples=2)
+        condition = model.encode(x.features, visible).condition
+        expected = [model.denoise(condition, seed)[0].argmax(0)[12:] for seed in (4, 5)]
+    samples = only(model.predict(x)).samples
+    assert samples is not None
+    assert all(one.equal(other) for one, other in zip(samples, expected, strict=True))

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from diffusion_reference import ReferenceDiffusion
 from safetensors.torch import load_file
 from torch import Tensor
 
 from actioncast.layers.diffusion import cosine_signal, ddim_steps, standard_noise
 from actioncast.layers.frame_losses import class_weights
-from actioncast.models.actfusion import ActFusion, ActFusionConfig
+from actioncast.models.actfusion import ActFusionConfig
 from actioncast.models.diffact import DiffActConfig
 from actioncast.models.diffusion import DiffusionAnticipator
 from actioncast.models.diffusion_official import (
@@ -328,17 +329,45 @@ def test_parameters_are_counted_as_published() -> None:
         assert count(DiffActConfig(**wide).build(breakfast)) == 11_914_848 - 2048
 
 
-def tiny(**values: Any) -> ActFusion:
-    """A small ActFusion of 5 labels and features 6 wide."""
+def test_taps_far_from_the_first_share_a_row_of_the_released_table() -> None:
+    assert bias_rows(5, 16) == [10_000, 10_016, 10_032, 10_048, 10_064]
+    assert bias_rows(7, 64) == [10_000, 10_064, *[10_100] * 5]
+
+
+def test_another_scale_is_that_of_the_literal_form() -> None:
+    """Breakfast and GTEA diffuse labels as -0.5 and 0.5."""
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "feature_dim": 6,
-        "encoder_layers": 3,
-        "encoder_dim": 8,
-        "decoder_layers": 2,
-        "decoder_dim": 8,
-        "condition_layers": (1, 2),
-        "step_dim": 16,
-        "inference_steps": 4,
-    }
-    return ActFusionConfig(**{**sizes, **values}).build(Taxonomy.of("abcde")).eval()
+    literal = ReferenceDiffusion(
+        num_labels=5,
+        feature_dim=6,
+        encoder_layers=3,
+        encoder_dim=8,
+        encoder_kernel=5,
+        decoder_layers=2,
+        decoder_dim=8,
+        decoder_kernel=5,
+        step_dim=16,
+        condition_layers=(1, 2),
+        dropouts=(0.5, 0.5, 0.5, 0.1),
+        scale=0.5,
+        bias=True,
+        mask_token=True,
+    ).eval()
+    config, weights = diffusion_from_official("actfusion", literal.state_dict(), (1, 2), 0.5)
+    model = config.build(Taxonomy.of("abcde")).eval()
+    model.load_state_dict(weights)
+    features, noise = torch.randn(1, 6, 40), torch.randn(1, 5, 40)
+    visible = torch.ones(1, 40, dtype=torch.bool)
+    with torch.no_grad():
+        condition = model.encode(features.mT, visible).condition
+        torch.testing.assert_close(
+            model.denoise(condition, 7), literal.sample(features, seed=7), **CLOSE
+        )
+    labels = torch.arange(40) // 8
+    mask = (torch.arange(40) < 25)[None, None].float()
+    step, boundary = torch.tensor([400]), torch.rand(1, 1, 40)
+    theirs = literal.training_loss(features, labels, mask, step, noise, boundary)
+    ours = model.video_losses(
+        features.mT, labels[None], boundary[:, 0], mask[:, 0] > 0, step, noise
+    )
+    torch.testing.assert_close(torch.stack(list(ours.values())).sum(), theirs["total"], **CLOSE)

@@ -39,7 +39,7 @@ def dropout(x: Float[Tensor, "*any"], share: float, training: bool) -> Float[Ten
     if x.device.type != "cpu":
         return F.dropout(x, share)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    dropped = round(share * 2**16)
+    dropped = min(round(share * 2**16), 2**16 - 1)
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
     kept = torch.ge(bits, dropped - 2**15, out=torch.empty(x.shape))
     return x * kept.mul_(2**16 / (2**16 - dropped))

@@ -32,11 +32,12 @@ def boundary_targets(frames: Int[Tensor, " frame"], sigma: float) -> Float64[Ten
     greatest. A video of one action has zeros.
 
     Args:
-        frames: Labels.
+        frames: Labels; negative where there is none, beside which there is no boundary.
         sigma: Deviation of the Gaussian in frames; 0 does not smooth.
     """
     marks = torch.zeros(len(frames), dtype=torch.float64, device=frames.device)
-    starts = (frames.diff() != 0).nonzero()[:, 0] + 1
+    changes = (frames.diff() != 0) & (frames[1:] >= 0) & (frames[:-1] >= 0)
+    starts = changes.nonzero()[:, 0] + 1
     marks[starts] = 1.0
     marks[starts - 1] = 1.0
     if sigma:

@@ -191,7 +191,10 @@ class DiffusionAnticipator(Anticipator, CountsFirst):
         head, valid = self.taxonomy.primary, x.valid[i]
         labels = y.frames[head][i, valid]
         whole = y.video_frames[head][i] if head in y.video_frames else labels
-        targets = boundary_targets(whole[whole != IGNORE], self.settings.boundary_sigma)
+        # What is padded lies at the end; a frame without a label amid the video keeps its place.
+        num_frames = int((whole != IGNORE).nonzero().max()) + 1 if (whole != IGNORE).any() else 0
+        num_frames = max(num_frames, x.first_frame(i) + (len(labels) - 1) * x.stride + 1)
+        targets = boundary_targets(whole[:num_frames], self.settings.boundary_sigma)
         boundaries = strided_boundaries(targets, x.stride, x.first_frame(i))[: len(labels)]
         visible = draw(self.settings.masking, labels, boundaries).visible
         # A negative pad cuts.

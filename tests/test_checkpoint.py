@@ -26,8 +26,10 @@ from actioncast.checkpoint import (
     to_json,
 )
 from actioncast.models import MODELS
+from actioncast.models.actfusion import ActFusionConfig
 from actioncast.models.base import Anticipator, CountingAnticipator
 from actioncast.models.baselines import NGramConfig
+from actioncast.models.diffact import DiffActConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.timeline import LabelSpace, Taxonomy
@@ -35,7 +37,19 @@ from actioncast.training import TrainConfig
 from actioncast.types import Observation
 from grammars import TAXONOMY, observe, video
 
+DENOISER: dict[str, Any] = {
+    "feature_dim": len(TAXONOMY.labels),
+    "encoder_layers": 3,
+    "encoder_dim": 8,
+    "decoder_layers": 2,
+    "decoder_dim": 8,
+    "condition_layers": (1, 2),
+    "step_dim": 16,
+    "inference_steps": 3,
+}
 TINY = {
+    "actfusion": ActFusionConfig(**DENOISER),
+    "diffact": DiffActConfig(**DENOISER),
     "futr": FUTRConfig(
         feature_dim=len(TAXONOMY.labels),
         hidden_dim=8,

@@ -379,7 +379,6 @@ def test_boundaries_are_made_on_the_videos_own_grid() -> None:
 def test_a_dataset_of_one_split_goes_through_training_and_scoring(tmp_path: Any) -> None:
     """The whole way, whole videos and offsets, both tasks."""
     from actioncast.protocols import Segmentation
-    from actioncast.runs import load_run
     from actioncast.scoring import evaluate_run
     from actioncast.training import Machine, TrainConfig, prepare, train_split
 
@@ -423,7 +422,6 @@ def test_a_dataset_of_one_split_goes_through_training_and_scoring(tmp_path: Any)
         result = evaluate_run(loaded, protocol)
         assert result.passport.inference == "2 offsets averaged, median 3"
         assert all(0 <= value <= 100 for value in result.total.values())
-    assert load_run is not None
 
 
 def test_features_of_another_width_are_refused_with_what_to_do() -> None:
@@ -455,7 +453,6 @@ def test_losses_of_what_was_hidden_count_nothing_else() -> None:
     drawn = (x.features, y.frames["action"], torch.zeros(1, 20), visible)
     step, noise = torch.tensor([700]), torch.randn(1, 5, 20)
     hidden = actfusion(decoder_counts="hidden").video_losses(*drawn, step, noise)
-    unknown = y.frames["action"].masked_fill(visible, IGNORE)
     every = actfusion().video_losses(*drawn, step, noise)
     assert not hidden["decoder_frames"].isclose(every["decoder_frames"])
     torch.testing.assert_close(hidden["encoder_frames"], every["encoder_frames"])
@@ -470,7 +467,6 @@ def test_losses_of_what_was_hidden_count_nothing_else() -> None:
         logits = model.decoder(noisy, model.decoder.embed_steps(step), projected)[0].T
     entropy = torch.nn.functional.cross_entropy(logits[12:], y.frames["action"][0, 12:])
     torch.testing.assert_close(hidden["decoder_frames"], 0.5 * entropy, atol=1e-5, rtol=1e-4)
-    assert (unknown >= 0).sum() == 8
 
 
 def test_samples_start_after_the_seed_of_the_answer() -> None:

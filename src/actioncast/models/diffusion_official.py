@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actioncast.models.actfusion import ActFusionConfig
 from actioncast.models.diffact import DiffActConfig
-from actioncast.timeline import Taxonomy
+from actioncast.models.official import require_fit, some
 
 Method = Literal["actfusion", "diffact"]
 
@@ -66,7 +66,7 @@ def diffusion_from_official(
     if missing or unexpected or not encoder_layers or not decoder_layers:
         raise ValueError(
             f"the state dict must be that of the official {method}, got one without "
-            f"{_some(missing)}, and with {_some(unexpected)} besides; check which model it belongs "
+            f"{some(missing)}, and with {some(unexpected)} besides; check which model it belongs "
             "to."
         )
     encoder_dim, feature_dim, _ = state["encoder.conv_in.weight"].shape
@@ -101,18 +101,7 @@ def diffusion_from_official(
     )
     weights = _translated(state, encoder_layers, decoder_layers)
     weights["label_weights"] = torch.ones(num_labels)
-    with torch.device("meta"):
-        shapes = config.build(Taxonomy.of(map(str, range(num_labels)))).state_dict()
-    wrong = [
-        f"{name} {tuple(tensor.shape)} for {tuple(shapes[name].shape)}"
-        for name, tensor in weights.items()
-        if tensor.shape != shapes[name].shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"the tensors of the state dict must fit {num_labels} labels and each other, got "
-            f"{_some(wrong)}; check which model it belongs to."
-        )
+    require_fit(config, weights, num_labels)
     return config, weights
 
 
@@ -181,9 +170,3 @@ def _translated(
     if "mask_token" in state:
         weights["token"] = state["mask_token"].flatten()
     return {name: tensor.contiguous() for name, tensor in weights.items()}
-
-
-def _some(names: list[str]) -> str:
-    return (
-        ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
-    )

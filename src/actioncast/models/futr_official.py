@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping
 
-import torch
 from einops import rearrange
 from torch import Tensor
 
 from actioncast.models.futr import FUTRConfig
-from actioncast.timeline import Taxonomy
+from actioncast.models.official import require_fit, some
 
 
 def futr_from_official(
@@ -36,8 +35,8 @@ def futr_from_official(
     missing, unexpected = sorted(names.keys() - state), sorted(state.keys() - names)
     if missing or unexpected or not num_encoder_layers or not num_decoder_layers:
         raise ValueError(
-            f"the state dict must be that of the official FUTR, got one without {_some(missing)}, "
-            f"and with {_some(unexpected)} besides; check which model it belongs to."
+            f"the state dict must be that of the official FUTR, got one without {some(missing)}, "
+            f"and with {some(unexpected)} besides; check which model it belongs to."
         )
     weights = {names[name]: tensor for name, tensor in state.items()}
     weights["positions"] = rearrange(weights["positions"], "1 time hidden -> time hidden")
@@ -54,18 +53,7 @@ def futr_from_official(
         fill="last_query",
     )
     num_labels = len(weights["past_head.weight"])
-    with torch.device("meta"):
-        expected = config.build(Taxonomy.of(map(str, range(num_labels)))).state_dict()
-    wrong = [
-        f"{name} {tuple(tensor.shape)} for {tuple(expected[name].shape)}"
-        for name, tensor in weights.items()
-        if tensor.shape != expected[name].shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"the tensors of the state dict must fit {num_labels} labels and each other, got "
-            f"{_some(wrong)}; check which model it belongs to."
-        )
+    require_fit(config, weights, num_labels)
     return config, weights
 
 
@@ -107,9 +95,3 @@ def _feedforward_names(theirs: str, ours: str) -> dict[str, str]:
         f"{theirs}.linear1": f"{ours}.feedforward.expand",
         f"{theirs}.linear2": f"{ours}.feedforward.contract",
     }
-
-
-def _some(names: list[str]) -> str:
-    return (
-        ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
-    )

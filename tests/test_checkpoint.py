@@ -28,7 +28,7 @@ from actioncast.checkpoint import (
 from actioncast.models import MODELS
 from actioncast.models.actfusion import ActFusionConfig
 from actioncast.models.base import Anticipator, CountingAnticipator
-from actioncast.models.baselines import NGramConfig
+from actioncast.models.baselines import NGramConfig, RepeatLastActionConfig
 from actioncast.models.diffact import DiffActConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
@@ -480,3 +480,21 @@ def test_broken_safetensors_are_named(tmp_path: Path):
 def test_a_missing_official_checkpoint_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"the checkpoint .*official.pt does not exist"):
         read_official(tmp_path / "official.pt")
+
+
+def test_pairs_of_verb_and_noun_are_kept(tmp_path: Path):
+    heads = {
+        "verb": LabelSpace(("take", "put")),
+        "noun": LabelSpace(("cup", "pan")),
+        "action": LabelSpace(("take cup", "put pan")),
+    }
+    taxonomy = Taxonomy(heads, "action", ((0, 0), (1, 1)))
+    config = RepeatLastActionConfig()
+    save_checkpoint(tmp_path, "repeat-last-action", config.build(taxonomy), config, {})
+    assert load_checkpoint(tmp_path).model.taxonomy == taxonomy
+    with pytest.raises(ValueError, match=r"a noun of 0..1, got \(2, 0\)"):
+        Taxonomy(heads, "action", ((0, 0), (2, 0)))
+    with pytest.raises(ValueError, match="each of 2 actions, got 1"):
+        Taxonomy(heads, "action", ((0, 0),))
+    with pytest.raises(ValueError, match="got none called noun, verb"):
+        Taxonomy({"action": heads["action"]}, "action", ((0, 0), (1, 1)))

@@ -18,7 +18,7 @@ from actioncast.timeline import (
     run_lengths,
     seconds_to_frames,
 )
-from actioncast.types import IGNORE, Observation, Prediction, Target, Task, most_likely
+from actioncast.types import IGNORE, Observation, Prediction, Target, Task, Tokens, most_likely
 
 TAXONOMY = Taxonomy.of("abc")
 LABELS = TAXONOMY.labels
@@ -119,12 +119,20 @@ def test_each_video_comes_alone_and_without_padding():
     assert other.labels.tolist() == [[2, 0]]
     assert (other.horizon.tolist(), other.observed.tolist()) == ([6], [3])
     assert (other.video_length.tolist(), other.stride, other.rate) == ([9], 2, 10.0)
-    assert other.text is None
+    assert other.modalities == {}
+    assert other.clip is None
 
 
-def test_text_comes_with_its_video():
-    _, other = observation(text=torch.arange(8.0).reshape(2, 2, 2))
-    assert other.text.tolist() == [[[4, 5], [6, 7]]]
+def test_what_comes_beside_a_video_comes_without_padding():
+    words = Tokens(
+        values=torch.arange(8.0).reshape(2, 2, 2),
+        valid=torch.tensor([[True, True], [True, False]]),
+    )
+    clip = torch.rand(2, 3, 3, 4, 4)
+    _, other = observation(modalities={"questions": words}, clip=clip)
+    assert other.modalities["questions"].values.tolist() == [[[4, 5]]]
+    assert other.modalities["questions"].valid.tolist() == [[True]]
+    assert torch.equal(other.clip, clip[1:])
 
 
 def test_frames_observed_follow_from_steps_where_nobody_counted_them():

@@ -7,7 +7,7 @@ disk or a kill leaves the last good checkpoint.
 import json
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -58,13 +58,15 @@ def save_checkpoint(
     tensors = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     weights = serialise(tensors, {"format": "pt"})
     taxonomy = model.taxonomy
-    labels = {
+    labels: dict[str, Any] = {
         "primary": taxonomy.primary,
         "heads": {
             head: {"names": list(space.names), "background": sorted(space.background)}
             for head, space in taxonomy.heads.items()
         },
     }
+    if taxonomy.pairs:
+        labels["pairs"] = [list(pair) for pair in taxonomy.pairs]
     replace_file(folder / "labels.json", json_bytes(labels))
     replace_file(folder / "model.safetensors", weights)
     replace_file(folder / "config.json", json_bytes(about))
@@ -194,25 +196,26 @@ def _unknown_key(kind: Any, value: Any) -> str:
     return ""
 
 
-def _object(path: Path, keys: set[str]) -> dict[str, Any]:
+def _object(path: Path, keys: set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} must be JSON, got {error}.") from None
-    if not isinstance(value, dict) or set(value) != keys:
+    if not isinstance(value, dict) or set(value) - optional != keys:
         found = sorted(value) if isinstance(value, dict) else type(value).__name__
         raise ValueError(f"{path} must hold {', '.join(sorted(keys))}, got {found}.")
     return value
 
 
 def _taxonomy(path: Path) -> Taxonomy:
-    value = _object(path, {"primary", "heads"})
+    value = _object(path, {"primary", "heads"}, {"pairs"})
     try:
         heads = {
             head: LabelSpace(tuple(space["names"]), frozenset(space["background"]))
             for head, space in value["heads"].items()
         }
-        return Taxonomy(heads, value["primary"])
+        pairs = tuple((int(verb), int(noun)) for verb, noun in value.get("pairs", ()))
+        return Taxonomy(heads, value["primary"], pairs)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} must hold the label names of every head, got one that does not ({error})."

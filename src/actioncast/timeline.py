@@ -69,12 +69,36 @@ class Taxonomy:
 
     heads: Mapping[str, LabelSpace]
     primary: str = "action"
+    pairs: tuple[tuple[int, int], ...] = ()
+    """The verb and the noun of every label of the head `action`, where actions are such pairs and
+    `verb` and `noun` are heads themselves; else empty."""
 
     def __post_init__(self) -> None:
         if self.primary not in self.heads:
             raise ValueError(
                 f"the primary head {self.primary!r} must be one of {list(self.heads)}."
             )
+        if self.pairs:
+            self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        if missing := {"verb", "noun", "action"} - set(self.heads):
+            raise ValueError(
+                f"pairs need the heads verb, noun and action, got none called "
+                f"{', '.join(sorted(missing))}."
+            )
+        verbs, nouns = len(self.heads["verb"]), len(self.heads["noun"])
+        if len(self.pairs) != len(self.heads["action"]):
+            raise ValueError(
+                f"pairs must name one verb and noun for each of {len(self.heads['action'])} "
+                f"actions, got {len(self.pairs)}."
+            )
+        for verb, noun in self.pairs:
+            if not (0 <= verb < verbs and 0 <= noun < nouns):
+                raise ValueError(
+                    f"a pair must be a verb of 0..{verbs - 1} and a noun of 0..{nouns - 1}, got "
+                    f"({verb}, {noun})."
+                )
 
     @classmethod
     def of(

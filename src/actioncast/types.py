@@ -41,6 +41,24 @@ class Task(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """A sequence that comes beside the video: words of a question, objects, past actions."""
+
+    values: Float[Tensor, "batch token feature"]
+    valid: Bool[Tensor, "batch token"]
+    """False where a shorter sequence of the batch is padded; a row may hold no token at all."""
+
+    def to(self, device: torch.device | str) -> "Tokens":
+        """The same tokens on another device."""
+        return Tokens(values=self.values.to(device), valid=self.valid.to(device))
+
+    def one(self, i: int) -> "Tokens":
+        """Those of observation `i` of the batch, without padding."""
+        valid = self.valid[i]
+        return Tokens(values=self.values[i, None, valid], valid=valid[None, valid])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """All that a model may see: the past, and the question asked about the future."""
 
@@ -64,8 +82,11 @@ class Observation:
     """Seconds from the last observed frame to the action asked for; 0 names the clip."""
     labels: Int[Tensor, "batch time"] | None = None
     """The observed actions where somebody named them: a person, or a recogniser."""
-    text: Float[Tensor, "batch token text"] | None = None
-    """Embedded words that come with the video: a question, a recipe, the past labels."""
+    modalities: Mapping[str, Tokens] = field(default_factory=dict)
+    """What is known besides `features`, by name: embedded questions, objects in view."""
+    clip: Float[Tensor, "batch frame channel height width"] | None = None
+    """The frames themselves, where a model sees with a backbone of its own; `features` is then of
+    width 0."""
     num_samples: int = 0
     """Futures to draw besides the most likely one."""
 
@@ -95,7 +116,8 @@ class Observation:
             for name in self.__dataclass_fields__
             if isinstance(value := getattr(self, name), Tensor)
         }
-        return replace(self, **moved)
+        modalities = {name: tokens.to(device) for name, tokens in self.modalities.items()}
+        return replace(self, **moved, modalities=modalities)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -105,11 +127,12 @@ class Observation:
         for i, valid in enumerate(self.valid):
             one: dict[str, Any] = {
                 name: value[i, None]
-                for name in ("horizon", "first", "observed", "video_length", "text")
+                for name in ("horizon", "first", "observed", "video_length", "clip")
                 if (value := getattr(self, name)) is not None
             }
             if self.labels is not None:
                 one["labels"] = self.labels[i, None, valid]
+            one["modalities"] = {name: tokens.one(i) for name, tokens in self.modalities.items()}
             yield replace(
                 self, features=self.features[i, None, valid], valid=valid[None, valid], **one
             )

@@ -13,7 +13,7 @@ from scan_reference import scan_in_a_loop
 from torch import Tensor
 from torch.nn import functional as F
 
-from actioncast.layers import scan_kernel, ssm
+from actioncast.layers import scan_kernel, scan_loop, ssm
 from actioncast.layers.ssm import Discretisation, selective_scan, selective_step
 from goldens import golden_cases
 
@@ -200,7 +200,7 @@ def test_gradcheck_in_float64(groups: int, discretisation: Discretisation) -> No
 
 @each_form
 def test_gradcheck_across_chunks_and_where_a_is_nought(discretisation: Discretisation) -> None:
-    made = inputs_of(1, ssm.CHUNK + 3, 2, 2, dtype=torch.float64)
+    made = inputs_of(1, scan_loop.CHUNK + 3, 2, 2, dtype=torch.float64)
     # Values on both sides of where the series takes over, and the limit itself.
     made["a"] = torch.tensor([[-3.0, -1e-9], [0.0, -0.7]], dtype=torch.float64)
     leaves = [made[name].requires_grad_() for name in ("u", "delta", "b", "c", "first")]

@@ -16,29 +16,17 @@ step and, where it indexes, time that grows with their square.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from actioncast.layers.discretisation import Discretisation, phi_of
 from actioncast.layers.scan_kernel import kernel
-
-CHUNK = 32
-"""Steps between two states that training keeps, where PyTorch scans."""
-
-
-class Discretisation(StrEnum):
-    """How the continuous system becomes steps."""
-
-    EULER = "euler"
-    """B_bar = dt B, as the public Mamba code and its weights."""
-    ZERO_ORDER_HOLD = "zero_order_hold"
-    """B_bar = expm1(dt A) / A B, exact for an input held over a step."""
+from actioncast.layers.scan_loop import scan_backward, scan_forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,29 +139,9 @@ def selective_step(
         discretisation: How the step is taken.
     """
     x = delta[..., None] * a
-    phi = _phi(x, delta[..., None], a, discretisation)
+    phi = phi_of(x, delta[..., None], a, discretisation)
     after = x.exp() * state + phi * b[:, None] * u[..., None]
     return torch.einsum("bcs,bs->bc", after, c), after
-
-
-def _phi(x: Tensor, step: Tensor, a: Tensor, discretisation: Discretisation) -> Tensor:
-    """What multiplies B u, given x = step * a; where A is 0, the step itself in both forms."""
-    if discretisation is Discretisation.EULER:
-        return step
-    held = torch.expm1(x) / torch.where(a == 0, 1.0, a)
-    return torch.where(a == 0, step, held)
-
-
-def _phi_slope(x: Tensor, step: Tensor, a: Tensor, exponential: Tensor, phi: Tensor) -> Tensor:
-    """The derivative of zero-order hold's phi by A, (step exp(x) - phi) / A, a series near 0."""
-    series = torch.zeros_like(x)
-    factorial = 39916800.0
-    for k in range(9, -1, -1):
-        # Coefficients (k + 1) / (k + 2)!, highest first.
-        series = series * x + (k + 1) / factorial
-        factorial /= k + 2
-    away = torch.where(a == 0, 1.0, a)
-    return torch.where(x.abs() < 0.5, step * step * series, (step * exponential - phi) / away)
 
 
 def _by_step(matrix: Tensor, u: Float[Tensor, "batch time channel"]) -> Tensor:
@@ -211,7 +179,7 @@ class _Scan(torch.autograd.Function):
             borders, y, last = found.borders, found.y, found.last
             ctx.compiled = True
         else:
-            y, last, borders = _scan_forward(
+            y, last, borders = scan_forward(
                 u, steps, a, b, c, first, discretisation, keep_borders=wanted
             )
             ctx.compiled = False
@@ -235,142 +203,8 @@ class _Scan(torch.autograd.Function):
                 of_first=first is not None,
             )
             return found.u, found.delta, found.a, found.b, found.c, found.first, None
-        gradients = _scan_backward(
-            u, steps, a, b, c, borders, grad_y, grad_last, ctx.discretisation
-        )
+        gradients = scan_backward(u, steps, a, b, c, borders, grad_y, grad_last, ctx.discretisation)
         return (*gradients[:5], gradients[5] if first is not None else None, None)
-
-
-def _by_group(t: Tensor, groups: int) -> tuple[Tensor, ...]:
-    """`[batch, group, channel]`, step by step."""
-    return rearrange(t, "batch time (group own) -> time batch group own", group=groups).unbind(0)
-
-
-class _Steps:
-    """Views of a scan's tensors by step, channels shared out among groups.
-
-    `unbind` and not indices: an index inside a loop costs a view and its bookkeeping each time.
-    """
-
-    def __init__(self, u: Tensor, steps: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
-        groups = b.shape[2]
-        self.u, self.step = _by_group(u, groups), _by_group(steps, groups)
-        self.driven = _by_group(u * steps, groups)
-        self.b, self.c = b.unbind(1), c.unbind(1)
-        self.a = rearrange(a, "(group own) state -> group own state", group=groups)
-        self.shape = (len(u), *self.a.shape)
-
-    def factors(
-        self, t: int, discretisation: Discretisation, out: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the state is multiplied by, written to `out`, and zero-order hold's phi."""
-        step = self.step[t][..., None]
-        torch.mul(step, self.a, out=out)
-        phi = None
-        if discretisation is Discretisation.ZERO_ORDER_HOLD:
-            phi = _phi(out, step, self.a, discretisation)
-        return out.exp_(), phi
-
-    def drive(self, t: int, phi: Tensor | None, state: Tensor) -> None:
-        """Add what step `t` reads to a state, in place."""
-        b = self.b[t][:, :, None]
-        if phi is None:
-            state.addcmul_(self.driven[t][..., None], b)
-        else:
-            state.addcmul_(phi * self.u[t][..., None], b)
-
-
-def _scan_forward(
-    u: Tensor,
-    steps: Tensor,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    first: Tensor | None,
-    discretisation: Discretisation,
-    keep_borders: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, last state and states before each chunk, `[chunk, batch, group, channel, state]`."""
-    at = _Steps(u, steps, a, b, c)
-    h = u.new_zeros(at.shape) if first is None else first.reshape(at.shape).clone()
-    factor = torch.empty_like(h)
-    outputs, borders = [], []
-    for t in range(u.shape[1]):
-        if keep_borders and t % CHUNK == 0:
-            borders.append(h.clone())
-        factor, phi = at.factors(t, discretisation, factor)
-        h.mul_(factor)
-        at.drive(t, phi, h)
-        outputs.append(torch.matmul(h, at.c[t][..., None]).squeeze(-1))
-    y = torch.stack(outputs, 1).flatten(2) if outputs else torch.empty_like(u)
-    last = h.reshape(len(u), *a.shape)
-    return y, last, torch.stack(borders) if borders else u.new_empty(0, *at.shape)
-
-
-def _scan_backward(
-    u: Tensor,
-    steps: Tensor,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    borders: Tensor,
-    grad_y: Tensor,
-    grad_last: Tensor,
-    discretisation: Discretisation,
-) -> tuple[Tensor, ...]:
-    """Gradients by `u`, `steps`, `a`, `b`, `c` and the state before the first step."""
-    at = _Steps(u, steps, a, b, c)
-    grad_outputs = _by_group(grad_y, b.shape[2])
-    g = grad_last.reshape(at.shape).clone()
-    grad_a = torch.zeros(at.shape, dtype=a.dtype, device=a.device)
-    states = u.new_empty(CHUNK + 1, *at.shape).unbind(0)
-    factors = u.new_empty(CHUNK, *at.shape).unbind(0)
-    kept = torch.empty_like(g)
-    gradients: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for chunk, border in reversed(list(enumerate(borders.unbind(0)))):
-        times = range(chunk * CHUNK, min((chunk + 1) * CHUNK, u.shape[1]))
-        states[0].copy_(border)
-        held: list[Tensor | None] = []
-        for j, t in enumerate(times):
-            _, phi = at.factors(t, discretisation, factors[j])
-            torch.mul(states[j], factors[j], out=states[j + 1])
-            at.drive(t, phi, states[j + 1])
-            held.append(phi)
-        for j, t in reversed(list(enumerate(times))):
-            out, before, after = grad_outputs[t], states[j], states[j + 1]
-            b_t, phi, step = at.b[t], held[j], at.step[t][..., None]
-            g.addcmul_(out[..., None], at.c[t][:, :, None])
-            grad_c = torch.matmul(out[:, :, None], after).squeeze(2)
-            if phi is None:
-                along = torch.matmul(g, b_t[..., None]).squeeze(-1)
-                grad_b = torch.matmul(at.driven[t][:, :, None], g).squeeze(2)
-                g.mul_(factors[j])
-                torch.mul(g, before, out=kept)
-                grad_a.addcmul_(kept, step)
-                grad_step = kept.mul_(at.a).sum(-1).addcmul_(along, at.u[t])
-                gradients.append((along * at.step[t], grad_step, grad_b, grad_c))
-                continue
-            driven = b_t[:, :, None] * at.u[t][..., None]
-            slope = _phi_slope(step * at.a, step, at.a, factors[j], phi)
-            grad_u = torch.matmul(g * phi, b_t[..., None]).squeeze(-1)
-            grad_b = torch.matmul(at.u[t][:, :, None], g * phi).squeeze(2)
-            grad_a.addcmul_(g, driven * slope)
-            g.mul_(factors[j])
-            grad_a.addcmul_(g * before, step)
-            grad_step = (g * (before * at.a + driven)).sum(-1)
-            gradients.append((grad_u, grad_step, grad_b, grad_c))
-    gradients.reverse()
-    grad_u, grad_steps, grad_b, grad_c = (
-        torch.stack(parts, 1) for parts in zip(*gradients, strict=True)
-    )
-    return (
-        grad_u.flatten(2),
-        grad_steps.flatten(2),
-        grad_a.sum(0).reshape(a.shape),
-        grad_b,
-        grad_c,
-        g.reshape(len(u), *a.shape),
-    )
 
 
 def _public_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
@@ -383,3 +217,6 @@ def _public_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
         return None
     found: Callable[..., tuple[Tensor, Tensor]] = selective_scan_fn
     return found
+
+
+__all__ = ["Discretisation", "Scan", "selective_scan", "selective_step", "steps_of"]

@@ -21,7 +21,7 @@ from actioncast.layers.mamba import (
     initialise_steps,
     not_decayed,
 )
-from actioncast.layers.ssm import Discretisation, selective_scan
+from actioncast.layers.ssm import Discretisation, scan_flops, selective_scan
 from actioncast.types import Tokens
 
 
@@ -150,6 +150,13 @@ class BareStateSpace(nn.Module):
             discretisation=self.discretisation,
             valid=valid,
         ).y
+
+    def own_flops(self, inputs: tuple[Tensor, ...], outputs: Tensor) -> int:  # noqa: ARG002
+        """Operations of a pass besides those of its linear layers (`cost.CountsItself`)."""
+        tokens, channels = inputs[0].shape[0] * inputs[0].shape[1], len(self.D)
+        steps = 2 * tokens * channels * self.step.in_features
+        taps = 2 * tokens * channels * self.conv1d.kernel_size[0]
+        return steps + taps + scan_flops(tokens, channels, inputs[2].shape[1])
 
 
 @final

@@ -17,7 +17,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actioncast.layers.ssm import Discretisation, selective_scan, selective_step
+from actioncast.layers.ssm import (
+    Discretisation,
+    scan_flops,
+    selective_scan,
+    selective_step,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,13 @@ class MambaBlock(nn.Module):
             torch.zeros(batch_size, taps - 1, channels, device=device),
             torch.zeros(batch_size, channels, self.state_dim, device=device),
         )
+
+    def own_flops(self, inputs: tuple[Tensor, ...], outputs: Tensor) -> int:  # noqa: ARG002
+        """Operations of a pass besides those of its projections (`cost.CountsItself`)."""
+        tokens, channels = inputs[0].shape[0] * inputs[0].shape[1], len(self.D)
+        steps = 2 * tokens * channels * self.rank
+        taps = 2 * tokens * channels * self.conv1d.kernel_size[0]
+        return steps + taps + scan_flops(tokens, channels, self.state_dim)
 
     def _a(self, a_log: Tensor | None) -> Float[Tensor, "channel state"]:
         own = self.A_log if a_log is None else a_log

@@ -144,6 +144,12 @@ def selective_step(
     return torch.einsum("bcs,bs->bc", after, c), after
 
 
+def scan_flops(tokens: int, channels: int, states: int) -> int:
+    """Operations of a scan with skip and gate, an exponential counted as one."""
+    # For an entry of the state: the exponent and its exponential, decay, drive, output.
+    return tokens * channels * (9 * states + 4)
+
+
 def _by_step(matrix: Tensor, u: Float[Tensor, "batch time channel"]) -> Tensor:
     """`[batch, time, group, state]`; a constant matrix is a group for each channel."""
     if matrix.ndim == 2:
@@ -219,4 +225,4 @@ def _public_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
     return found
 
 
-__all__ = ["Discretisation", "Scan", "selective_scan", "selective_step", "steps_of"]
+__all__ = ["Discretisation", "Scan", "scan_flops", "selective_scan", "selective_step", "steps_of"]

@@ -10,10 +10,10 @@ import actioncast
 SOURCE = Path(actioncast.__file__).parent
 LEVELS = (
     {"timeline", "files", "progress", "published", "metrics"},
-    {"types", "features", "plotting", "timeline_files"},
+    {"types", "features", "plotting", "timeline_files", "text_encoders"},
     {"layers", "protocols"},
     {"models", "data"},
-    {"postprocessing"},
+    {"postprocessing", "questions"},
     {"inference", "batches", "checkpoint"},
     {"evaluation", "streaming", "passport", "training", "tables"},
     {

@@ -11,7 +11,7 @@ SOURCE = Path(actioncast.__file__).parent
 LEVELS = (
     {"timeline", "files", "progress", "published", "metrics"},
     {"types", "features", "plotting", "timeline_files", "text_encoders"},
-    {"layers", "protocols"},
+    {"layers", "protocols", "video", "cost"},
     {"models", "data"},
     {"postprocessing", "questions"},
     {"inference", "batches", "checkpoint"},
@@ -33,7 +33,9 @@ LEVELS = (
 """A module imports modules of its own level, without cycles, or of levels above in this list."""
 ALLOWED = {
     "layers": {"timeline", "types", "layers"},
-    "models": {"timeline", "types", "layers", "models"},
+    "models": {"timeline", "types", "layers", "models", "video"},
+    "video": {"timeline", "types", "files", "video"},
+    "cost": set[str](),
     "protocols": {"timeline", "types", "protocols"},
     "features": {"timeline"},
     "metrics": {"metrics"},

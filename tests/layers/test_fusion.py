@@ -52,7 +52,9 @@ def test_padding_leaves_no_trace(name: str) -> None:
         Tokens(values=x.values, valid=torch.arange(x.values.shape[1]) < lengths[:, i, None])
         for i, x in enumerate(given)
     ]
-    spoilt = [replace(x, values=x.values.masked_fill(~x.valid[..., None], 90.0)) for x in padded]
+    spoilt = [
+        replace(x, values=x.values.masked_fill(~x.valid[..., None], float("nan"))) for x in padded
+    ]
     found = fusion(spoilt)
     torch.testing.assert_close(found, fusion(padded))
     longer = [

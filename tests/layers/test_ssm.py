@@ -160,6 +160,9 @@ def ours(form: Discretisation) -> Callable[..., tuple[Tensor, Tensor]]:
         {"steps": 33, "channels": 1},
         {"batch": 1, "steps": 200, "channels": 530, "states": 16},
         {"channels": 7, "states": 1},
+        {"channels": 60, "groups": 3},
+        {"channels": 96, "groups": 3, "steps": 130},
+        {"channels": 200, "groups": 2, "steps": 300, "states": 16},
     ],
     ids=str,
 )
@@ -172,13 +175,36 @@ def test_it_equals_the_loop_that_autograd_differentiates(
     y, last, gradients = differentiated(ours(discretisation), inputs)
 
     def loop(**leaves: Tensor) -> tuple[Tensor, Tensor]:
-        return scan_in_a_loop(**leaves, zero_order_hold=held)
+        return grouped_loop(**leaves, zero_order_hold=held)
 
     true_y, true_last, true_gradients = differentiated(loop, exact)
     near(y, true_y, way)
     near(last, true_last, way)
     for name, gradient in gradients.items():
         near(gradient, true_gradients[name], f"{name} {way}")
+
+
+def grouped_loop(zero_order_hold: bool, **given: Tensor) -> tuple[Tensor, Tensor]:
+    """The loop on each group of channels by itself."""
+    if given["b"].ndim == 3:
+        return scan_in_a_loop(**given, zero_order_hold=zero_order_hold)
+    groups, parts = given["b"].shape[2], []
+    for group in range(groups):
+        own = slice(
+            group * given["a"].shape[0] // groups, (group + 1) * given["a"].shape[0] // groups
+        )
+        parts.append(
+            scan_in_a_loop(
+                given["u"][..., own],
+                given["delta"][..., own],
+                given["a"][own],
+                given["b"][:, :, group],
+                given["c"][:, :, group],
+                first=given["first"][:, own],
+                zero_order_hold=zero_order_hold,
+            )
+        )
+    return torch.cat([y for y, _ in parts], 2), torch.cat([last for _, last in parts], 1)
 
 
 def near(found: Tensor, true: Tensor, where: str, share: float = 1e-5) -> None:
@@ -293,7 +319,7 @@ def test_padding_leaves_no_trace(discretisation: Discretisation, way: str) -> No
     options: dict[str, Any] = {"softplus": True, "discretisation": discretisation}
     found = selective_scan(**inputs, **options, valid=valid)  # type: ignore[arg-type]
     spoilt = {
-        name: value.masked_fill(~valid[(...,) + (None,) * (value.ndim - 2)], 1e3)
+        name: value.masked_fill(~valid[(...,) + (None,) * (value.ndim - 2)], float("nan"))
         if name in ("u", "delta", "b", "c")
         else value
         for name, value in inputs.items()
@@ -456,3 +482,77 @@ def test_the_compiled_scan_is_kept_for_the_next_process(
         assert kept.stat().st_mtime_ns == written
     finally:
         scan_kernel.kernel.cache_clear()
+
+
+@pytest.mark.parametrize("groups", [0, 3])
+def test_the_public_kernel_is_given_what_it_wants(
+    groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in with its signature and layout, time last; itself it needs a GPU."""
+    inputs = inputs_of(groups=groups)
+    first = inputs.pop("first")
+    valid = torch.arange(70) < torch.tensor([[70], [33]])
+    d, z, bias = torch.randn(21), torch.randn(2, 70, 21), torch.randn(21)
+    rest: dict[str, Any] = {"d": d, "z": z, "delta_bias": bias, "softplus": True, "valid": valid}
+    expected = selective_scan(**inputs, **rest)  # type: ignore[arg-type]
+    asked = []
+
+    def kernel(
+        u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, *, return_last_state: bool
+    ) -> tuple[Tensor, Tensor]:
+        assert return_last_state
+        asked.append((u.shape, b.shape))
+        time_first_again = [t.movedim(-1, 1) for t in (b, c)]
+        y, last = grouped_loop(
+            u=u.movedim(-1, 1),
+            delta=delta.movedim(-1, 1),
+            a=a,
+            b=time_first_again[0],
+            c=time_first_again[1],
+            first=torch.zeros_like(first),
+            zero_order_hold=False,
+        )
+        return y.movedim(1, -1), last
+
+    monkeypatch.setattr(ssm, "_public_kernel", lambda *_: kernel)
+    found = selective_scan(**inputs, **rest)  # type: ignore[arg-type]
+    assert asked == [((2, 21, 70), (2, max(groups, 1), 5, 70))]
+    near(found.y, expected.y.double(), "outputs")
+    near(found.last, expected.last.double(), "last state")
+
+
+def test_the_public_kernel_is_for_gpus_and_eulers_form_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Told by a stand-in that is asked for its device; nothing is computed."""
+    import sys
+    from types import ModuleType, SimpleNamespace
+
+    interface = ModuleType("mamba_ssm.ops.selective_scan_interface")
+    interface.selective_scan_fn = lambda: None  # type: ignore[attr-defined]
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    choose: Any = getattr(ssm._public_kernel, "__wrapped__", ssm._public_kernel)
+    on_gpu: Any = SimpleNamespace(is_cuda=True, dtype=torch.float32)
+    on_cpu: Any = SimpleNamespace(is_cuda=False, dtype=torch.float32)
+    exact: Any = SimpleNamespace(is_cuda=True, dtype=torch.float64)
+    assert choose(on_gpu, EULER, None) is interface.selective_scan_fn  # type: ignore[attr-defined]
+    assert choose(on_cpu, EULER, None) is None
+    assert choose(exact, EULER, None) is None
+    assert choose(on_gpu, HOLD, None) is None
+    assert choose(on_gpu, EULER, torch.zeros(1)) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@each_form
+def test_a_gpu_gives_the_numbers_of_the_cpu(discretisation: Discretisation) -> None:
+    inputs = inputs_of(steps=130, channels=64, states=16)
+    y, last, gradients = differentiated(ours(discretisation), inputs)
+    moved = {name: value.cuda() for name, value in inputs.items()}
+    leaves = {name: value.requires_grad_() for name, value in moved.items()}
+    found_y, found_last = ours(discretisation)(**leaves)
+    near(found_y.cpu(), y, "outputs")
+    near(found_last.cpu(), last, "last state")
+    assert gradients

@@ -2,7 +2,7 @@
 
 Dong et al., Mamba Fusion (https://arxiv.org/abs/2409.11513, Sec. 3.2 and Table 3). Every fusion
 takes the sequences of all modalities, each with its mask and its own width. What is padded leaves
-no trace, and a modality without a token adds nothing.
+no trace, and a modality without a token adds nothing. Padding follows the real tokens of a row.
 """
 
 from abc import ABC, abstractmethod
@@ -16,12 +16,13 @@ from torch.nn import functional as F
 
 from actioncast.layers.mamba import (
     MambaBlock,
+    at_least_float32,
     causal_conv,
     initial_a_log,
     initialise_steps,
     not_decayed,
 )
-from actioncast.layers.ssm import Discretisation, scan_flops, selective_scan
+from actioncast.layers.ssm import Discretisation, real_steps, scan_flops, selective_scan
 from actioncast.types import Tokens
 
 
@@ -32,23 +33,39 @@ class Fusion(nn.Module, ABC):
     def forward(self, modalities: Sequence[Tokens]) -> Float[Tensor, "batch hidden"]:
         """The fused vector of every row."""
 
+    @abstractmethod
+    def vectors(self) -> Float[Tensor, "hidden feature"]:
+        """The vectors with which the features of the first modality come in."""
+
 
 def mean_of_tokens(
     values: Float[Tensor, "batch token hidden"], valid: Bool[Tensor, "batch token"]
 ) -> Float[Tensor, "batch hidden"]:
     """The mean over real tokens; zeros where there is none."""
-    total = (values * valid[..., None]).sum(1)
+    total = real_steps(values, valid).sum(1)
     return total / valid.sum(1, keepdim=True).clamp(min=1)
 
 
 class Projection(nn.Sequential):
-    """To the common width: the MLP of Eq. 5, one linear layer, or more with GELU between."""
+    """To the common width: the MLP of Eq. 5, one linear layer, or more with GELU between.
 
-    def __init__(self, width: int, hidden_dim: int, layers: int) -> None:
+    Where it normalises, a layer norm without weights follows.
+    """
+
+    def __init__(self, width: int, hidden_dim: int, layers: int, normalise: bool = False) -> None:
         parts: list[nn.Module] = [nn.Linear(width, hidden_dim)]
         for _ in range(layers - 1):
             parts += [nn.GELU(), nn.Linear(hidden_dim, hidden_dim)]
+        if normalise:
+            parts.append(nn.LayerNorm(hidden_dim, elementwise_affine=False))
         super().__init__(*parts)
+
+
+def first_layer(projection: nn.Module) -> Float[Tensor, "hidden feature"]:
+    """The weights of a projection's first linear layer."""
+    layer = projection if isinstance(projection, nn.Linear) else next(projection.children())
+    assert isinstance(layer, nn.Linear)
+    return layer.weight
 
 
 @final
@@ -67,6 +84,7 @@ class MambaFusion(Fusion):
         taps: Of the convolution.
         discretisation: How the continuous system becomes steps.
         projection_layers: Linear layers before the block.
+        normalise: Whether a layer norm without weights follows them.
         shared: One `A_log` for all; else one for each, which is an ablation.
     """
 
@@ -79,11 +97,12 @@ class MambaFusion(Fusion):
         taps: int,
         discretisation: Discretisation,
         projection_layers: int = 1,
+        normalise: bool = False,
         shared: bool = True,
     ) -> None:
         super().__init__()
         self.projections = nn.ModuleList(
-            Projection(width, hidden_dim, projection_layers) for width in widths
+            Projection(width, hidden_dim, projection_layers, normalise) for width in widths
         )
         self.blocks = nn.ModuleList(
             MambaBlock(
@@ -97,6 +116,10 @@ class MambaFusion(Fusion):
             for _ in widths
         )
         self.A_log = initial_a_log(expand * hidden_dim, state_dim) if shared else None
+
+    def vectors(self) -> Float[Tensor, "hidden feature"]:
+        """Of the first projection."""
+        return first_layer(self.projections[0])
 
     def forward(self, modalities: Sequence[Tokens]) -> Float[Tensor, "batch hidden"]:
         """Sum over modalities of the mean over tokens of what each block answers."""
@@ -136,12 +159,12 @@ class BareStateSpace(nn.Module):
         a_log: Float[Tensor, "hidden state"],
     ) -> Float[Tensor, "batch token hidden"]:
         """What the scan answers at every token."""
-        x = F.pad(x * valid[..., None], (0, 0, self.conv1d.kernel_size[0] - 1, 0))
+        x = F.pad(real_steps(x, valid), (0, 0, self.conv1d.kernel_size[0] - 1, 0))
         x = causal_conv(x, self.conv1d)
         return selective_scan(
             x,
             F.linear(self.rank(x), self.step.weight),
-            -a_log.float().exp(),
+            -at_least_float32(a_log).exp(),
             self.b(x),
             self.c(x),
             self.D,
@@ -171,15 +194,20 @@ class StateSpaceFusion(Fusion):
         taps: int,
         discretisation: Discretisation,
         projection_layers: int = 1,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.projections = nn.ModuleList(
-            Projection(width, hidden_dim, projection_layers) for width in widths
+            Projection(width, hidden_dim, projection_layers, normalise) for width in widths
         )
         self.scans = nn.ModuleList(
             BareStateSpace(hidden_dim, state_dim, taps, discretisation) for _ in widths
         )
         self.A_log = initial_a_log(hidden_dim, state_dim)
+
+    def vectors(self) -> Float[Tensor, "hidden feature"]:
+        """Of the first projection."""
+        return first_layer(self.projections[0])
 
     def forward(self, modalities: Sequence[Tokens]) -> Float[Tensor, "batch hidden"]:
         """Sum over modalities of the mean over tokens of what each scan answers."""
@@ -196,7 +224,12 @@ class MLPFusion(Fusion):
 
     def __init__(self, widths: Sequence[int], hidden_dim: int) -> None:
         super().__init__()
+        self.first_width = widths[0]
         self.layers = Projection(sum(widths), hidden_dim, 2)
+
+    def vectors(self) -> Float[Tensor, "hidden feature"]:
+        """Of the first projection."""
+        return first_layer(self.layers)[:, : self.first_width]
 
     def forward(self, modalities: Sequence[Tokens]) -> Float[Tensor, "batch hidden"]:
         """The order of tokens is lost."""
@@ -235,13 +268,18 @@ class TransformerFusion(Fusion):
             layer, num_layers, nn.LayerNorm(hidden_dim), enable_nested_tensor=False
         )
 
+    def vectors(self) -> Float[Tensor, "hidden feature"]:
+        """Of the first projection."""
+        return first_layer(self.projections[0])
+
     def forward(self, modalities: Sequence[Tokens]) -> Float[Tensor, "batch hidden"]:
         """The mean over the real tokens of all modalities."""
         sequences = [
             project(x.values) + kind + sinusoids(x.values.shape[1], kind)
             for project, kind, x in zip(self.projections, self.kinds, modalities, strict=True)
         ]
-        values, valid = torch.cat(sequences, 1), torch.cat([x.valid for x in modalities], 1)
+        valid = torch.cat([x.valid for x in modalities], 1)
+        values = real_steps(torch.cat(sequences, 1), valid)
         # A row without any token attends to a padded one: softmax over nothing is no number.
         hidden = ~valid
         hidden = torch.cat([hidden[:, :1] & valid.any(1, keepdim=True), hidden[:, 1:]], 1)

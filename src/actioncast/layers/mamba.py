@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from actioncast.layers.ssm import (
     Discretisation,
+    real_steps,
     scan_flops,
     selective_scan,
     selective_step,
@@ -116,10 +117,9 @@ class MambaBlock(nn.Module):
         Padding must follow the real steps of a row: the convolution counts places.
         """
         inputs, gate = self.in_proj(x).chunk(2, -1)
-        if valid is not None:
-            inputs = inputs * valid[..., None]
-        before = before or self.initial_state(len(x), x.device)
-        padded = torch.cat([before.inputs.to(inputs.dtype), inputs], 1)
+        inputs = real_steps(inputs, valid)
+        earlier = (before or self.initial_state(len(x), x.device)).inputs
+        padded = torch.cat([earlier.to(inputs.dtype), inputs], 1)
         inputs = causal_conv(padded, self.conv1d)
         steps, b, c = self._matrices(inputs)
         scanned = selective_scan(
@@ -133,7 +133,7 @@ class MambaBlock(nn.Module):
             self.dt_proj.bias,
             softplus=True,
             discretisation=self.discretisation,
-            first=before.state,
+            first=None if before is None else before.state,
             valid=valid,
         )
         return self.out_proj(scanned.y), MambaState(self._last_inputs(padded, valid), scanned.last)
@@ -152,11 +152,11 @@ class MambaBlock(nn.Module):
         inputs = F.silu((window * taps).sum(1) + self.conv1d.bias)
         steps, b, c = self._matrices(inputs)
         y, state = selective_step(
-            inputs.float(),
-            F.softplus(steps.float() + self.dt_proj.bias.float()),
+            at_least_float32(inputs),
+            F.softplus(at_least_float32(steps) + at_least_float32(self.dt_proj.bias)),
             self._a(a_log),
-            b.float(),
-            c.float(),
+            at_least_float32(b),
+            at_least_float32(c),
             before.state,
             discretisation=self.discretisation,
         )
@@ -183,7 +183,7 @@ class MambaBlock(nn.Module):
     def _a(self, a_log: Tensor | None) -> Float[Tensor, "channel state"]:
         own = self.A_log if a_log is None else a_log
         assert own is not None, "a block without its own A_log must be given one"
-        return -own.float().exp()
+        return -at_least_float32(own).exp()
 
     def _matrices(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Steps before bias and softplus, B and C."""
@@ -197,6 +197,11 @@ class MambaBlock(nn.Module):
         # Of each row those before its padding; the first `kept` of `padded` came before the row.
         ends = valid.sum(1)[:, None] + torch.arange(kept, device=padded.device)
         return padded.gather(1, ends[..., None].expand(-1, -1, padded.shape[2]))
+
+
+def at_least_float32(t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision as float32; float64 stays."""
+    return t if t.dtype == torch.float64 else t.float()
 
 
 def causal_conv(

@@ -74,6 +74,10 @@ class ScanKernel:
         self.chunk = int(library.actioncast_chunk())
         self.lanes = int(library.actioncast_width())
 
+    def takes(self, channels: int, groups: int) -> bool:
+        """Whether no block of saved states belongs to two groups."""
+        return groups == 1 or channels // groups % self.lanes == 0
+
     def scan(
         self,
         u: Float[Tensor, "batch time channel"],

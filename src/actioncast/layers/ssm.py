@@ -74,32 +74,30 @@ def selective_scan(
 
     Returns:
         Outputs in the type of `u`, and the last state, float32 (float64 from float64), which holds
-        neither `d` nor `z`.
+        neither `d` nor `z`. Mamba's own kernel gives a last state without a gradient.
     """
     dtype = u.dtype
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     with torch.autocast(u.device.type, enabled=False):
-        u, a = u.to(exact), a.to(exact)
+        u, a = real_steps(u.to(exact), valid), a.to(exact)
         steps = steps_of(delta.to(exact), delta_bias, softplus, valid)
-        by_step = _groups_alike(_by_step(b.to(exact), u), _by_step(c.to(exact), u))
+        b, c = _groups_alike(*(_by_step(m.to(exact), u, valid) for m in (b, c)))
         start = None if first is None else first.to(exact)
-        euler = discretisation is Discretisation.EULER and exact == torch.float32
-        public = _public_kernel() if u.is_cuda and euler and start is None else None
+        public = _public_kernel(u, discretisation, start)
         if public is None:
             scan: Any = _Scan.apply
-            y, last = scan(u, steps, a, *by_step, start, discretisation)
+            y, last = scan(u, steps, a, b, c, start, discretisation)
         else:
             # It wants time last.
             given = [t.movedim(1, -1).contiguous() for t in (u, steps)]
-            matrices = [t.movedim(1, -1).contiguous() for t in by_step]
+            matrices = [t.movedim(1, -1).contiguous() for t in (b, c)]
             y, last = public(*given, a, *matrices, return_last_state=True)
             y = y.movedim(-1, 1)
         if d is not None:
             y = torch.addcmul(y, u, d.to(exact))
         if z is not None:
             y = y * F.silu(z.to(exact))
-        if valid is not None:
-            y = y * valid[..., None]
+        y = real_steps(y, valid)
     return Scan(y.to(dtype), last)
 
 
@@ -110,11 +108,21 @@ def steps_of(
     valid: Bool[Tensor, "batch time"] | None = None,
 ) -> Float[Tensor, "batch time channel"]:
     """The steps that are taken: a step of 0 at padding keeps the state and reads nothing."""
+    delta = real_steps(delta, valid)
     if delta_bias is not None:
         delta = delta + delta_bias.to(delta.dtype)
     if softplus:
         delta = F.softplus(delta)
-    return delta if valid is None else delta * valid[..., None]
+    return real_steps(delta, valid)
+
+
+def real_steps(
+    t: Float[Tensor, "batch time *rest"], valid: Bool[Tensor, "batch time"] | None
+) -> Float[Tensor, "batch time *rest"]:
+    """Zeros at padding, whatever stands there, even what is no number."""
+    if valid is None:
+        return t
+    return t.masked_fill(~valid.reshape(*valid.shape, *[1] * (t.ndim - 2)), 0.0)
 
 
 def selective_step(
@@ -150,10 +158,13 @@ def scan_flops(tokens: int, channels: int, states: int) -> int:
     return tokens * channels * (9 * states + 4)
 
 
-def _by_step(matrix: Tensor, u: Float[Tensor, "batch time channel"]) -> Tensor:
+def _by_step(
+    matrix: Tensor, u: Float[Tensor, "batch time channel"], valid: Bool[Tensor, "batch time"] | None
+) -> Tensor:
     """`[batch, time, group, state]`; a constant matrix is a group for each channel."""
     if matrix.ndim == 2:
         return matrix.expand(*u.shape[:2], *matrix.shape)
+    matrix = real_steps(matrix, valid)
     return matrix[:, :, None] if matrix.ndim == 3 else matrix
 
 
@@ -174,7 +185,7 @@ class _Scan(torch.autograd.Function):
         u, steps, a, b, c, first, discretisation = inputs
         wanted = any(ctx.needs_input_grad)
         compiled = kernel() if u.device.type == "cpu" and u.dtype == torch.float32 else None
-        if compiled is not None and 16 * b.shape[2] <= max(u.shape[2], 16):
+        if compiled is not None and compiled.takes(u.shape[2], b.shape[2]):
             u, steps, a, b, c = (t.contiguous() for t in (u, steps, a, b, c))
             first = None if first is None else first.contiguous()
             found = compiled.scan(
@@ -213,8 +224,14 @@ class _Scan(torch.autograd.Function):
         return (*gradients[:5], gradients[5] if first is not None else None, None)
 
 
-def _public_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """Mamba's own kernel for GPUs (Euler, float32 state), where it is installed."""
+def _public_kernel(
+    u: Tensor, discretisation: Discretisation, start: Tensor | None
+) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """Mamba's own kernel for GPUs, where it is installed: Euler, float32, from a state of zeros."""
+    if not u.is_cuda or u.dtype != torch.float32 or start is not None:
+        return None
+    if discretisation is not Discretisation.EULER:
+        return None
     try:
         from mamba_ssm.ops.selective_scan_interface import (  # noqa: PLC0415
             selective_scan_fn,
@@ -225,4 +242,12 @@ def _public_kernel() -> Callable[..., tuple[Tensor, Tensor]] | None:
     return found
 
 
-__all__ = ["Discretisation", "Scan", "scan_flops", "selective_scan", "selective_step", "steps_of"]
+__all__ = [
+    "Discretisation",
+    "Scan",
+    "real_steps",
+    "scan_flops",
+    "selective_scan",
+    "selective_step",
+    "steps_of",
+]

@@ -26,7 +26,7 @@ Differs from the paper, or settles what it leaves open:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, assert_never, final
 
 import torch
@@ -45,6 +45,8 @@ from actioncast.layers.ssm import Discretisation
 from actioncast.models.base import Anticipator, Losses
 from actioncast.timeline import Taxonomy
 from actioncast.types import IGNORE, Observation, Prediction, Target, Task, Tokens
+from actioncast.video.backbones import build_backbone
+from actioncast.video.base import BackboneConfig, FrameBackbone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,9 @@ class MambaVLConfig:
     """width of the first modality: what was seen, or the history of actions"""
     modalities: tuple[tuple[str, int], ...] = (("questions", 768),)
     """the others, each with its width"""
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name=""))
+    """what sees the frames, where it learns with the rest; without a name features come from files
+    or from a frozen backbone outside"""
     fusion: Literal["mamba", "s6", "mlp", "transformer"] = "mamba"
     """how modalities become one vector; all but the first two are those that Table 3 compares"""
     hidden_dim: int = 768
@@ -71,6 +76,9 @@ class MambaVLConfig:
     """one state matrix for all modalities; else one for each, which is an ablation of mamba"""
     projection_layers: int = 1
     """linear layers that bring a modality to the common width"""
+    normalise: bool = False
+    """scale a modality's vectors to one length before the state space; one-hot features come in so
+    small that its gates would take long to open"""
     num_layers: int = 6
     """of the transformer"""
     num_heads: int = 4
@@ -81,6 +89,9 @@ class MambaVLConfig:
     """probability that a training row goes without a modality; never without all"""
     heads: Literal["pairs", "action", "joint"] = "pairs"
     """what is scored: verb and noun; the action itself; or both, and their sum"""
+    tied: bool = False
+    """for a history of actions: verbs and nouns are also scored by the vectors that they come in
+    with, so that what was used can be named again however rare it is"""
     label_smoothing: float = 0.1
     """share of the target that is spread over all classes"""
     balance: float = 0.0
@@ -122,6 +133,7 @@ def build_fusion(config: MambaVLConfig) -> Fusion:
                 config.taps,
                 config.discretisation,
                 config.projection_layers,
+                config.normalise,
                 config.shared,
             )
         case "s6":
@@ -132,6 +144,7 @@ def build_fusion(config: MambaVLConfig) -> Fusion:
                 config.taps,
                 config.discretisation,
                 config.projection_layers,
+                config.normalise,
             )
         case "mlp":
             return MLPFusion(widths, config.hidden_dim)
@@ -159,6 +172,14 @@ class MambaVL(Anticipator):
             )
         self.config = config
         self.taxonomy = taxonomy
+        self.backbone: FrameBackbone | None = None
+        if config.backbone.name:
+            self.backbone = build_backbone(config.backbone)
+            if self.backbone.width != config.feature_dim:
+                raise ValueError(
+                    f"feature_dim must be the width of {config.backbone.name}, which is "
+                    f"{self.backbone.width}, got {config.feature_dim}."
+                )
         self.fusion = build_fusion(config)
         self.dropout = nn.Dropout(config.dropout)
         sizes = {head: len(space) for head, space in taxonomy.heads.items()}
@@ -170,6 +191,16 @@ class MambaVL(Anticipator):
         self.heads = nn.ModuleDict(
             {head: nn.Linear(config.hidden_dim, sizes[head]) for head in sizes if head in scored}
         )
+        self.again: nn.Linear | None = None
+        if config.tied:
+            known = sum(sizes.get(head, 0) for head in ("verb", "noun"))
+            if config.heads == "action" or not taxonomy.pairs or config.feature_dim < known:
+                raise ValueError(
+                    "tied needs heads for verb and noun and a history of actions as the first "
+                    f"modality, {known} wide and more, got heads={config.heads} and feature_dim "
+                    f"{config.feature_dim}; say --model.no-tied."
+                )
+            self.again = nn.Linear(config.hidden_dim, config.hidden_dim)
         if config.balance:
             for head in self.heads:
                 self.register_buffer(f"log_share_{head}", torch.zeros(sizes[head]))
@@ -180,6 +211,13 @@ class MambaVL(Anticipator):
         """Scores by head, before softmax."""
         fused = self.dropout(self.fusion(self._modalities(x)))
         scores = {head: layer(fused) for head, layer in self.heads.items()}
+        if self.again is not None:
+            # The first columns of a history's token are the verb, one-hot, and the noun.
+            vectors = self.fusion.vectors()
+            sizes = [len(self.taxonomy.heads[head]) for head in ("verb", "noun")]
+            named = (self.again(fused) @ vectors[:, : sum(sizes)]).split(sizes, 1)
+            scores["verb"] = scores["verb"] + named[0]
+            scores["noun"] = scores["noun"] + named[1]
         if self.config.heads == "joint":
             verbs, nouns = self.pairs.unbind(1)
             scores["action"] = (
@@ -230,14 +268,32 @@ class MambaVL(Anticipator):
         """Those of the fusion, which learn at a higher peak rate (Sec. 4.1)."""
         return list(self.fusion.parameters())
 
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """Those of a backbone that learns with the rest."""
+        return [] if self.backbone is None else self.backbone.slow_parameters()
+
+    def _first(self, x: Observation) -> Tokens:
+        """What was seen: features as they come, or what the backbone makes of the frames."""
+        if self.backbone is None:
+            return Tokens(values=x.features, valid=x.valid)
+        if x.clip is None:
+            raise ValueError(
+                f"{self.config.backbone.name} must be given frames (Observation.clip), got none; "
+                "train and evaluate with --input frames."
+            )
+        seen = self.backbone(x.clip)
+        # A clip of which nothing can be seen has no valid step, whatever stands in its frames.
+        valid = x.valid.any(1, keepdim=True).expand(-1, seen.shape[1])
+        return Tokens(values=seen, valid=valid)
+
     def _modalities(self, x: Observation) -> list[Tokens]:
-        given = [Tokens(values=x.features, valid=x.valid)]
+        given = [self._first(x)]
         for name, width in self.config.modalities:
             found = x.modalities.get(name)
             if found is None:
                 # Told nothing: one place that is padding.
                 found = Tokens(
-                    values=x.features.new_zeros(len(x), 1, width),
+                    values=given[0].values.new_zeros(len(x), 1, width),
                     valid=x.valid.new_zeros(len(x), 1),
                 )
             given.append(found)

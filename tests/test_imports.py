@@ -14,8 +14,11 @@ LEVELS = (
     {"layers", "protocols", "video", "cost"},
     {"models", "data"},
     {"postprocessing", "questions"},
-    {"inference", "batches", "checkpoint"},
-    {"evaluation", "streaming", "passport", "training", "tables"},
+    {"inference", "batches", "checkpoint", "optimisation"},
+    {
+        *("evaluation", "streaming", "passport", "training", "tables"),
+        *("clip_config", "clip_frames", "clip_sources", "clip_evaluation"),
+    },
     {
         "lightning_parts",
         "lightning_run",
@@ -24,9 +27,10 @@ LEVELS = (
         "ablation_recipes",
         "runs",
         "convert",
+        *("clip_recipes", "next_action_recipes", "clip_training", "clip_runs"),
     },
-    {"scoring", "options"},
-    {"seeing", "bench", "inventory"},
+    {"scoring", "options", "clip_scoring", "submission", "side_by_side"},
+    {"seeing", "bench", "inventory", "clip_verbs"},
     {"demo"},
     {"__main__"},
 )

@@ -45,6 +45,8 @@ ON_TEST = "best on the test split, which flatters"
 OTHER: dict[str, Any] = {
     "splits": ("1",),
     "num_videos": 10,
+    "num_clips": 10,
+    "anticipation_time": 1.0,
     "observed_ratios": (0.2,),
     "horizon_ratios": (0.1,),
     "seeds": (3,),
@@ -64,7 +66,7 @@ def test_exactly_the_fields_that_must_agree_forbid_a_comparison(name: str):
 
 def test_who_made_a_result_may_differ_and_nothing_else():
     free = {"num_videos", "selection", "model", "recipe", "trained_on", "inference"}
-    free |= {"seeds", "version", "commit", "note"}
+    free |= {"seeds", "version", "commit", "note", "num_clips", "clip", "questions"}
     assert {field.name for field in fields(Passport)} - set(MUST_AGREE) == free
 
 
@@ -101,6 +103,16 @@ def test_a_checkpoint_that_the_test_split_chose_does_not_compare_with_others():
     with pytest.raises(ValueError, match="selection: a: last epoch; b: best on the test split"):
         require_comparable({"a": RESULT, "b": chosen})
     require_comparable({"a": RESULT, "b": chosen}, ("selection",))
+
+
+def test_questions_that_know_the_answer_do_not_compare_with_others():
+    oracle, predicted = result(questions="oracle: own"), result(questions="predicted: before")
+    assert list(differences([PASSPORT, oracle.passport])) == ["questions"]
+    assert differences([oracle.passport, oracle.passport]) == {}
+    assert differences([PASSPORT, predicted.passport]) == {}
+    with pytest.raises(ValueError, match="questions: a: none; b: oracle: own"):
+        require_comparable({"a": RESULT, "b": oracle})
+    require_comparable({"a": RESULT, "b": oracle}, ("questions",))
 
 
 def test_an_unknown_field_lists_the_known_ones():

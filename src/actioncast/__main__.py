@@ -16,6 +16,8 @@ import tyro
 
 from actioncast import __version__
 from actioncast.checkpoint import json_bytes
+from actioncast.clip_recipes import CLIP_RECIPES
+from actioncast.clip_verbs import about_clips, evaluate_clips, train_clip_recipe
 from actioncast.options import (
     Bench,
     Compare,
@@ -25,8 +27,9 @@ from actioncast.options import (
     Info,
     Predict,
     Train,
+    TrainClips,
 )
-from actioncast.passport import Result, differences, read_result, require_comparable, write_result
+from actioncast.passport import Result, read_result, require_comparable, write_result
 from actioncast.progress import Progress, Reporter
 from actioncast.protocols import LongTerm, Segmentation
 from actioncast.recipes import RECIPES, recipe
@@ -41,26 +44,29 @@ from actioncast.runs import (
     unfinished,
 )
 from actioncast.scoring import evaluate_run
-from actioncast.tables import result_table
+from actioncast.side_by_side import end_of, label_of, print_table
 from actioncast.training import is_first_process
 from actioncast.types import Task
 
 ArgumentsT = TypeVar("ArgumentsT")
 
 
-def train(arguments: Train, name: str) -> None:
+def train(arguments: Train | TrainClips, name: str) -> None:
     """Train."""
-    folder = train_run(
-        name,
-        arguments.config,
-        arguments.out / (arguments.name or name),
-        data=arguments.data,
-        rate=arguments.rate,
-        splits=arguments.split,
-        machine=arguments.machine,
-        resume=arguments.resume,
-        say=_warn,
-    )
+    if isinstance(arguments, TrainClips):
+        folder = train_clip_recipe(arguments, name, _warn)
+    else:
+        folder = train_run(
+            name,
+            arguments.config,
+            arguments.out / (arguments.name or name),
+            data=arguments.data,
+            rate=arguments.rate,
+            splits=arguments.split,
+            machine=arguments.machine,
+            resume=arguments.resume,
+            say=_warn,
+        )
     if not is_first_process():
         return
     if arguments.json:
@@ -74,19 +80,18 @@ def evaluate(arguments: Evaluate) -> None:
     from actioncast.seeing import draw_test_videos, require_picture  # noqa: PLC0415
 
     folders = arguments.run or (latest_run(arguments.runs),)
-    if arguments.num_samples and arguments.combine == "most_likely":
-        raise ValueError(
-            "--num-samples must come with --combine mean_of_samples or best_of_samples, got "
-            "most_likely, which scores no sample."
-        )
-    if arguments.combine != "most_likely" and not arguments.num_samples:
-        raise ValueError(
-            f"--combine {arguments.combine} must come with --num-samples of 1 or more, got 0."
-        )
     if arguments.out is not None and arguments.out.suffix == ".json":
         raise ValueError(
             f"--out must be a folder, into which each task writes its file, got {arguments.out}."
         )
+    if about_clips(folders):
+        evaluate_clips(arguments, folders, _warn)
+        return
+    if arguments.submission is not None:
+        raise ValueError(
+            "--submission holds short actions of EPIC-KITCHENS-100, got a run on whole videos."
+        )
+    _require_samples(arguments)
     for path in arguments.plot:
         require_picture(path)
     found: dict[str, dict[str, Result]] = {}
@@ -121,17 +126,25 @@ def evaluate(arguments: Evaluate) -> None:
         _print_json(found)
     else:
         for key, results in found.items():
-            across = ("input", "features_causal", "selection")
-            require_comparable(results, across)
-            differing = differences([result.passport for result in results.values()])
-            shown: list[str] = [n for n in ("input", "selection") if n in differing]
-            shown += _inference_differs(results)
-            print(f"\n{key}: {_circumstances(next(iter(results.values())), shown)}")
-            print(result_table(results, across=shown).plain())
+            print()
+            allowed = ("input", "features_causal", "selection")
+            print_table(results, allowed=allowed, title=f"{key}: ")
     if arguments.plot:
         written += draw_test_videos(loaded_runs, arguments.plot, arguments.videos)
     for path in written:
         print(f"wrote {path}", file=sys.stderr)
+
+
+def _require_samples(arguments: Evaluate) -> None:
+    if arguments.num_samples and arguments.combine == "most_likely":
+        raise ValueError(
+            "--num-samples must come with --combine mean_of_samples or best_of_samples, got "
+            "most_likely, which scores no sample."
+        )
+    if arguments.combine != "most_likely" and not arguments.num_samples:
+        raise ValueError(
+            f"--combine {arguments.combine} must come with --num-samples of 1 or more, got 0."
+        )
 
 
 def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
@@ -153,7 +166,7 @@ def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
         key += f"-on-{on}"
     if arguments.out is None or len(arguments.run) < 2:
         return key
-    return "-".join([*_end(folder, arguments.run).parts, key])
+    return "-".join([*end_of(folder, arguments.run).parts, key])
 
 
 def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm | Segmentation]:
@@ -183,51 +196,16 @@ def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm |
     return chosen
 
 
-def _circumstances(result: Result, differing: Sequence[str] = ()) -> str:
-    """What all results of a table share, in a line."""
-    passport = result.passport
-    said = [
-        f"{passport.dataset}, {len(passport.splits)} split(s), {passport.num_videos} videos",
-        "" if "input" in differing else f"input {passport.input}",
-        passport.metric,
-        f"horizon {passport.horizon_source}" if passport.horizon_source else "",
-        passport.combined,
-        "" if "inference" in differing else passport.inference,
-    ]
-    return "; ".join(part for part in said if part)
-
-
 def compare(arguments: Compare) -> None:
     """Compare."""
     if not arguments.results:
         raise ValueError("compare needs result files, for example runs/*/results/*.json.")
-    results = {_label(path, arguments.results): read_result(path) for path in arguments.results}
-    require_comparable(results, arguments.across)
+    results = {label_of(path, arguments.results): read_result(path) for path in arguments.results}
     if arguments.json:
+        require_comparable(results, arguments.across)
         _print_json({who: result.total for who, result in results.items()})
         return
-    across = list(dict.fromkeys([*arguments.across, *_inference_differs(results)]))
-    print(_circumstances(next(iter(results.values())), across))
-    print(result_table(results, across=across).plain())
-
-
-def _inference_differs(results: Mapping[str, Result]) -> list[str]:
-    """The field that a table must show where answers were not all made in one way."""
-    ways = {result.passport.inference for result in results.values()}
-    return ["inference"] if len(ways) > 1 else []
-
-
-def _label(path: Path, paths: Sequence[Path]) -> str:
-    return str(_end(path, paths).with_suffix(""))
-
-
-def _end(path: Path, paths: Sequence[Path]) -> Path:
-    """The shortest end of a path that tells it from the others."""
-    for depth in range(1, len(path.parts) + 1):
-        end = path.parts[-depth:]
-        if sum(other.parts[-depth:] == end for other in paths) == 1:
-            return Path(*end)
-    return path
+    print_table(results, allowed=arguments.across, shown=arguments.across)
 
 
 def predict(arguments: Predict) -> None:
@@ -381,7 +359,7 @@ STYLE = (
 
 LISTS = (
     *("--out", "--plot", "--split", "--across", "--beside", "--videos", "--models"),
-    "--condition-layers",
+    *("--condition-layers", "--supervision"),
 )
 """Options that take several values after one name; of two names the first would be lost."""
 
@@ -443,13 +421,19 @@ def _run_train(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print("usage: actioncast train RECIPE [--data PATH] [options]\n")
         print("recipes (actioncast train RECIPE --help lists every value):")
-        for name, (sentence, _) in RECIPES.items():
-            print(f"  {name:28} {sentence}")
+        recipes = {**RECIPES, **CLIP_RECIPES}
+        width = max(map(len, recipes))
+        for name, (sentence, _) in recipes.items():
+            print(f"  {name:{width}} {sentence}")
         return
     name, rest = words[0], words[1:]
     if name.startswith("-"):
         raise ValueError(f"train takes the recipe first, got {name!r}: actioncast train RECIPE ...")
-    train(_parsed(Train, rest, f"train {name}", Train(config=recipe(name))), name)
+    if name in CLIP_RECIPES:
+        clips = TrainClips(config=CLIP_RECIPES[name][1])
+        train(_parsed(TrainClips, rest, f"train {name}", clips), name)
+    else:
+        train(_parsed(Train, rest, f"train {name}", Train(config=recipe(name))), name)
 
 
 def _parsed(

@@ -6,9 +6,11 @@ Strides are done in `data.collate` and undone here, nowhere else.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from actioncast.data.base import Video
 from actioncast.data.collate import Anchor, Sample, collate, cut
@@ -24,7 +26,7 @@ from actioncast.postprocessing import (
 from actioncast.progress import Progress, silent
 from actioncast.protocols.base import Question
 from actioncast.timeline import seconds_to_frames
-from actioncast.types import Observation, Prediction
+from actioncast.types import Observation, Prediction, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,33 @@ def forecast(
     config = InferenceConfig(stride=stride, anchor=anchor)
     ((_, answer),) = answers(model, [(video, question)], config)
     return answer.prediction
+
+
+def next_actions(
+    model: Anticipator,
+    batches: DataLoader[tuple[Observation, Target]] | Sequence[tuple[Observation, Target]],
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> dict[str, Float[np.ndarray, "clip label"]]:
+    """Probabilities of the next action of every clip, by head, in the order of the batches.
+
+    Raises:
+        ValueError: The model does not name next actions.
+    """
+    model.eval().to(device)
+    found: dict[str, list[Float[np.ndarray, "clip label"]]] = {}
+    coming = iter(batches)
+    for _ in progress(range(len(batches)), "predict"):
+        x, _ = next(coming)
+        answers = [prediction.next for prediction in _answered(model, x, device)]
+        for head in model.taxonomy.heads:
+            rows = [answer[head] for answer in answers if answer is not None and head in answer]
+            if len(rows) < len(answers):
+                raise ValueError(
+                    f"{type(model).__name__} names no next {head}; take a model of next actions."
+                )
+            found.setdefault(head, []).append(torch.stack(rows).float().cpu().numpy())
+    return {head: np.concatenate(rows) for head, rows in found.items()}
 
 
 def predict(model: Anticipator, x: Observation, device: str = "cpu") -> list[Prediction]:

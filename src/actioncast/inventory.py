@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from actioncast.checkpoint import Checkpoint, load_checkpoint, to_json
+from actioncast.clip_recipes import CLIP_RECIPES
+from actioncast.clip_runs import CLIP_DATASETS
 from actioncast.data import DATASETS
 from actioncast.models import MODELS
 from actioncast.passport import read_result
@@ -32,7 +34,7 @@ def describe(what: str = "") -> Description:
     """
     if not what:
         return _everything()
-    if what in RECIPES:
+    if what in RECIPES or what in CLIP_RECIPES:
         return _recipe(what)
     path = Path(what)
     if path.is_dir():
@@ -40,7 +42,8 @@ def describe(what: str = "") -> Description:
     if path.suffix == ".json":
         return _result(path)
     raise ValueError(
-        f"{what!r} is no recipe, run folder or result file; the recipes are {', '.join(RECIPES)}."
+        f"{what!r} is no recipe, run folder or result file; the recipes are "
+        f"{', '.join([*RECIPES, *CLIP_RECIPES])}."
     )
 
 
@@ -48,17 +51,18 @@ def _everything() -> Description:
     facts: dict[str, Any] = {
         "models": list(MODELS),
         "protocols": list(PROTOCOLS),
-        "datasets": DATASETS,
-        "recipes": {name: sentence for name, (sentence, _) in RECIPES.items()},
+        "datasets": {**DATASETS, **CLIP_DATASETS},
+        "recipes": {name: said for name, (said, _) in {**RECIPES, **CLIP_RECIPES}.items()},
     }
     lines = [f"models     {', '.join(MODELS)}", f"protocols  {', '.join(PROTOCOLS)}"]
     for title in ("datasets", "recipes"):
-        lines += ["", title, *[f"  {name:28} {said}" for name, said in facts[title].items()]]
+        width = max(map(len, facts[title]))
+        lines += ["", title, *[f"  {name:{width}} {said}" for name, said in facts[title].items()]]
     return Description(facts, "\n".join(lines))
 
 
 def _recipe(name: str) -> Description:
-    sentence, config = RECIPES[name]
+    sentence, config = RECIPES[name] if name in RECIPES else CLIP_RECIPES[name]
     facts = {"recipe": name, "sentence": sentence, "model": model_name(config.model)}
     facts |= {"config": to_json(config)}
     lines = [f"{name}: {sentence}", f"model {facts['model']}", *_lines(to_json(config))]

@@ -5,9 +5,9 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning
 import torch
@@ -18,21 +18,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from actioncast.batches import ShuffledBatches
 from actioncast.checkpoint import save_checkpoint
-from actioncast.data import Video
-from actioncast.evaluation import selection_score
 from actioncast.files import replace_file
 from actioncast.models.base import Anticipator
+from actioncast.optimisation import Optimisation, make_optimizer, parameter_groups, rate_share
 from actioncast.progress import Reporter
-from actioncast.training import TrainConfig
 from actioncast.types import Observation, Target
 
 
 class Training(lightning.LightningModule):
-    """Sums a model's losses; steps by Adam or AdamW at a rate that changes by epoch."""
+    """Sums a model's losses; steps at a rate that changes by epoch or by step."""
 
-    def __init__(self, model: Anticipator, config: TrainConfig) -> None:
+    def __init__(self, model: Anticipator, config: Optimisation) -> None:
         super().__init__()
         self.model = model
         self.config = config
@@ -80,34 +77,50 @@ class Training(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser and its schedule."""
-        kind = torch.optim.AdamW if self.config.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(
-            self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+        groups = parameter_groups(self.model, self.config)
+        optimizer = make_optimizer(groups, self.config)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, [self._share_of(group["lr"]) for group in groups]
         )
-        # Not the method itself, whose attributes would be written into the state to resume from.
-        factor = lambda epoch: self.lr_factor(epoch)  # noqa: E731, PLW0108
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "epoch"},
+            "lr_scheduler": {"scheduler": schedule, "interval": self.config.schedule_by},
         }
 
-    def lr_factor(self, epoch: int) -> float:
-        """Learning rate of an epoch as a share of the peak (FUTR: LinearWarmupCosine by epoch)."""
-        warmup, epochs = min(self.config.warmup_epochs, self.config.epochs), self.config.epochs
-        if epoch < warmup:
-            if self.config.warmup_from_zero:
-                return epoch / max(warmup - 1, 1)
-            return (epoch + 1) / warmup
-        if self.config.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(epochs - warmup, 1)))
+    def lr_factor(self, step: int, peak: float | None = None) -> float:
+        """Learning rate of an epoch, or of a step where it changes by step, as a share of its peak.
+
+        By epoch it is FUTR's LinearWarmupCosine.
+        """
+        steps = 1
+        if self.config.schedule_by == "step":
+            steps = int(self.trainer.estimated_stepping_batches) // self.config.epochs
+        epochs = self.config.epochs
+        return rate_share(
+            self.config,
+            step,
+            steps * epochs,
+            steps * min(self.config.warmup_epochs, epochs),
+            peak or self.config.lr,
+        )
+
+    def _share_of(self, peak: float) -> Callable[[int], float]:
+        # Not a bound method, whose attributes would be written into the state to resume from.
+        return lambda step: self.lr_factor(step, peak)
+
+
+@runtime_checkable
+class Epochs(Protocol):
+    """A sampler of batches whose order is a function of the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch to iterate over."""
 
 
 class Order(Callback):
     """Tells the sampler which epoch it is; lightning tells samplers of items, not of batches."""
 
-    def __init__(self, sampler: ShuffledBatches) -> None:
+    def __init__(self, sampler: Epochs) -> None:
         self.sampler = sampler
 
     def on_train_epoch_start(
@@ -178,19 +191,21 @@ class MetricsFile(Logger):
 
 
 class Selector(Callback):
-    """Scores held-out videos now and then and keeps the best checkpoint."""
+    """Scores a model now and then and keeps the best checkpoint."""
 
     def __init__(
         self,
         name: str,
-        config: TrainConfig,
-        held: Sequence[Video],
+        model_config: object,
+        config: Optimisation,
+        score: Callable[[Anticipator], float] | None,
         folder: Path,
         run: Mapping[str, Any],
     ) -> None:
         self.name = name
+        self.model_config = model_config
         self.config = config
-        self.held = list(held)
+        self.score = score
         self.folder = folder
         self.run = run
         self.best = -math.inf
@@ -199,11 +214,9 @@ class Selector(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: Training) -> None:  # type: ignore[override]
         """Validate, save, say how far training is."""
         epoch, last = trainer.current_epoch, trainer.current_epoch + 1 == self.config.epochs
-        due = self.config.selection != "last" and (
-            (epoch + 1) % self.config.validate_every == 0 or last
-        )
-        if due and trainer.is_global_zero:
-            score = selection_score(module.model, self.held, self.config)
+        due = (epoch + 1) % self.config.validate_every == 0 or last
+        if self.score is not None and due and trainer.is_global_zero:
+            score = self.score(module.model)
             module.train()
             # The step of what lightning logs of this epoch.
             step = trainer.global_step - 1
@@ -213,14 +226,14 @@ class Selector(Callback):
                 self.best, self.best_epoch = score, epoch
                 self._save(module, "best", {"epoch": epoch, "score": score})
         if last and trainer.is_global_zero:
-            if self.config.selection == "last":
+            if self.score is None:
                 self._save(module, "best", {"epoch": epoch})
             self._save(module, "last", {"epoch": epoch})
         trainer.strategy.barrier("selection")
 
     def _save(self, module: Training, folder: str, chosen: Mapping[str, Any]) -> None:
         run = {**self.run, **chosen}
-        save_checkpoint(self.folder / folder, self.name, module.model, self.config.model, run)
+        save_checkpoint(self.folder / folder, self.name, module.model, self.model_config, run)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""

@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
+from torch.utils.data import DataLoader
 
 from actioncast.batches import ShuffledBatches, Variation, training_batches
 from actioncast.data import Video
+from actioncast.evaluation import selection_score
 from actioncast.lightning_parts import (
     AtomicCheckpointIO,
+    Epochs,
     MetricsFile,
     Order,
     Remaining,
@@ -29,8 +33,11 @@ from actioncast.lightning_parts import (
     Training,
 )
 from actioncast.models.base import Anticipator
+from actioncast.optimisation import Optimisation
 from actioncast.training import RESUME, Machine, TrainConfig
+from actioncast.types import Observation, Target
 
+Batches = DataLoader[tuple[Observation, Target]]
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -44,7 +51,7 @@ def fit(
     machine: Machine,
     run: Mapping[str, Any],
 ) -> None:
-    """Train; resume from the folder's last complete epoch if there is one.
+    """Train on videos cut at shares of their length; see `descend`.
 
     Raises:
         ValueError: Nothing can be held out, or the state to resume from cannot be read.
@@ -55,8 +62,6 @@ def fit(
             f"selection on {config.selection} needs videos held out, got none: with so few videos "
             "or groups say --selection last."
         )
-    resume = folder / RESUME
-    done = epochs_done(resume)
     sampler = ShuffledBatches(
         videos,
         config.observed_ratios,
@@ -65,8 +70,6 @@ def fit(
         config.seed,
         config.stride if config.offsets else 0,
     )
-    # Workers ask for the first batches before training tells the epoch.
-    sampler.set_epoch(done)
     batches = training_batches(
         videos,
         sampler,
@@ -77,7 +80,56 @@ def fit(
         Variation(config.warp, config.relabel),
         config.anchor,
     )
-    selector = Selector(name, config, held, folder, run)
+    score = partial(selection_score, held=held, config=config)
+    descend(
+        model,
+        name,
+        config.model,
+        config,
+        batches,
+        sampler,
+        None if config.selection == "last" else score,
+        folder,
+        machine,
+        run,
+    )
+
+
+def descend(
+    model: Anticipator,
+    name: str,
+    model_config: object,
+    config: Optimisation,
+    batches: Batches,
+    sampler: Epochs,
+    score: Callable[[Anticipator], float] | None,
+    folder: Path,
+    machine: Machine,
+    run: Mapping[str, Any],
+) -> None:
+    """Train on batches of anything; resume from the folder's last complete epoch if there is one.
+
+    Args:
+        model: Untrained.
+        name: Of the model in `MODELS`.
+        model_config: What it was built from.
+        config: How its weights are moved.
+        batches: The loader.
+        sampler: What the loader draws from.
+        score: Of a model, higher is better: the best epoch counts. Absent, the last one does.
+        folder: Of the run.
+        machine: Where it runs.
+        run: What the checkpoints say of it.
+
+    Raises:
+        ValueError: The state to resume from cannot be read.
+        KeyboardInterrupt: The user stopped it.
+    """
+    resume = folder / RESUME
+    done = epochs_done(resume)
+    # Workers ask for the first batches before training tells the epoch.
+    sampler.set_epoch(done)
+    selector = Selector(name, model_config, config, score, folder, run)
     callbacks: list[Callback] = [Order(sampler), selector]
     if not machine.quiet:
         callbacks.append(Remaining(f"train {folder.name}", selector))
@@ -135,7 +187,7 @@ def _processes(machine: Machine) -> tuple[int, int]:
 
 
 def _trainer(
-    config: TrainConfig, machine: Machine, callbacks: list[Callback], loggers: list[Logger]
+    config: Optimisation, machine: Machine, callbacks: list[Callback], loggers: list[Logger]
 ) -> lightning.Trainer:
     devices, nodes = _processes(machine)
     return lightning.Trainer(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from actioncast.clip_config import ClipTrainConfig
 from actioncast.protocols import HorizonSource
 from actioncast.runs import ALL
 from actioncast.training import Machine, TrainConfig
@@ -36,6 +37,24 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainClips:
+    """Train a recipe of short actions; any of its values can be overridden."""
+
+    config: Annotated[ClipTrainConfig, tyro.conf.arg(name="")]
+    data: Path | None = None
+    """folder of the data set, or the folder that holds it"""
+    out: Path = RUNS
+    """where runs are kept"""
+    name: str = ""
+    """folder of the run in there; absent, the recipe's name"""
+    resume: bool = False
+    """go on with a run that was stopped"""
+    machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
+    json: bool = False
+    """print where the checkpoints are as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Score runs on the test videos of their splits; several runs make one table."""
 
@@ -44,7 +63,8 @@ class Evaluate:
     data: Path | None = None
     """where the data lies, if not where it lay in training"""
     split: str = ""
-    """the one split to score; names that of a checkpoint that does not say it"""
+    """the one split to score; names that of a checkpoint that does not say it. Of short actions:
+    validation, or held_out for the training clips that selected the checkpoint"""
     task: Literal["all", "long_term", "segmentation"] = "all"
     """what to score: all is every task that the run was trained for"""
     horizon: HorizonSource | None = None
@@ -70,6 +90,10 @@ class Evaluate:
     """where the model runs"""
     out: Path | None = None
     """folder of the result files; absent, results/ in the run's folder"""
+    submission: Path | None = None
+    """also write the answers of one run on EPIC-KITCHENS-100 as its challenge reads them"""
+    supervision: tuple[int, int, int] = (-1, -1, -1)
+    """what the submission declares: levels of pre-training, labels and data, 0 to 5, -1 for none"""
     plot: tuple[Path, ...] = ()
     """also draw timelines: .png, .svg or .html"""
     videos: tuple[str, ...] = ()

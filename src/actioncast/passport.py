@@ -24,7 +24,16 @@ class Passport:
     """Splits scored; a total is their unweighted mean."""
     num_videos: int
     """Test videos scored, over all splits."""
+    num_clips: int = 0
+    """Actions scored, where short actions are asked for and not whole videos."""
     task: str
+    anticipation_time: float = 0.0
+    """Seconds from the last moment seen to the start of the action asked for; 0 elsewhere."""
+    clip: str = ""
+    """Which frames of a short action were seen, in words; empty where there are none."""
+    questions: str = ""
+    """Whose actions questions were about, who made them and who read them; empty without any.
+    `oracle` questions know the answer: a score with them is no recognition and no anticipation."""
     observed_ratios: tuple[float, ...] = ()
     horizon_ratios: tuple[float, ...] = ()
     horizon_source: str = ""
@@ -56,6 +65,7 @@ MUST_AGREE = (
     "fingerprint",
     "splits",
     "task",
+    "anticipation_time",
     "observed_ratios",
     "horizon_ratios",
     "horizon_source",
@@ -65,7 +75,7 @@ MUST_AGREE = (
     "combined",
 )
 """Fields in which scores must agree to stand in one table; so must whether the test split chose the
-checkpoint (`selection`)."""
+checkpoint (`selection`), and whether the answer was known to whoever asked (`questions`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +86,7 @@ class Result:
     total: dict[str, float]
     """Mean over the splits, in percent."""
     splits: dict[str, dict[str, float]]
+    """By split; of short actions by subset: overall, unseen and tail."""
     videos: dict[str, dict[str, float]] = field(default_factory=dict)
     """By video, where one split was scored; else by `split/video`."""
     recordings: dict[str, float] = field(default_factory=dict)
@@ -134,6 +145,9 @@ def differences(passports: Sequence[Passport]) -> dict[str, list[str]]:
     chosen = [_on_test(passport) for passport in passports]
     if len(set(chosen)) > 1:
         found["selection"] = [passport.selection for passport in passports]
+    knowing = [_oracle(passport) for passport in passports]
+    if len(set(knowing)) > 1:
+        found["questions"] = [passport.questions or "none" for passport in passports]
     return found
 
 
@@ -170,6 +184,10 @@ def require_comparable(results: Mapping[str, Result], across: Sequence[str] = ()
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _oracle(passport: Passport) -> bool:
+    return passport.questions.startswith("oracle")
 
 
 def _on_test(passport: Passport) -> bool:

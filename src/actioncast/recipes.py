@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from actioncast.ablation_recipes import ABLATION_RECIPES
+from actioncast.clip_recipes import CLIP_RECIPES
 from actioncast.diffusion_recipes import DIFFUSION_RECIPES
 from actioncast.models.baselines import (
     NearestNeighbourConfig,
@@ -152,5 +153,6 @@ def recipe(name: str) -> TrainConfig:
         ValueError: There is none; the message lists those there are.
     """
     if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}; the recipes are {', '.join(RECIPES)}.")
+        known = ", ".join([*RECIPES, *CLIP_RECIPES])
+        raise ValueError(f"unknown recipe {name!r}; the recipes are {known}.")
     return RECIPES[name][1]

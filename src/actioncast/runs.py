@@ -4,6 +4,7 @@ A run folder holds `split<k>/best`, `split<k>/last` (checkpoints), `split<k>/log
 evaluated, `results/*.json`.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from actioncast.training import (
 )
 
 ALL = "all"
+KINDS = {"": "whole videos", "clips": "short actions"}
+"""What a run was trained on, by the kind that its checkpoints say."""
 
 
 def train_run(
@@ -64,15 +67,7 @@ def train_run(
         raise ValueError(f"say a split to train, {', '.join(dataset.splits)} or {ALL}, got none.")
     for name in names:
         dataset.split(name)
-    begun = any(holds_training(path) for path in folder.glob("split*"))
-    if resume and not begun:
-        say([f"{folder} holds no run to go on with: training starts from the beginning."])
-    # The other processes of a DDP run come when the first has begun.
-    if begun and not resume and is_first_process():
-        raise ValueError(
-            f"{folder} already holds a run; say --resume to go on with it, or another --out or "
-            "--name to start a new one."
-        )
+    require_not_begun(folder, resume=resume, say=say)
     say(dataset.warnings)
     config, dataset = prepare(config, dataset)
     at = None if dataset.name == "synthetic" else find_dataset(config.dataset, data)
@@ -87,6 +82,25 @@ def train_run(
             data=at,
         )
     return folder
+
+
+def require_not_begun(
+    folder: Path, *, resume: bool, say: Callable[[Sequence[str]], None] = lambda _: None
+) -> None:
+    """Refuse a folder that holds a run, unless it is to go on; says where there is none to go on.
+
+    Raises:
+        ValueError: It holds one.
+    """
+    begun = any(holds_training(path) for path in folder.glob("split*"))
+    if resume and not begun:
+        say([f"{folder} holds no run to go on with: training starts from the beginning."])
+    # The other processes of a DDP run come when the first has begun.
+    if begun and not resume and is_first_process():
+        raise ValueError(
+            f"{folder} already holds a run; say --resume to go on with it, or another --out or "
+            "--name to start a new one."
+        )
 
 
 def _is_named(config: TrainConfig, data: Path | None) -> bool:
@@ -118,6 +132,22 @@ def checkpoints(folder: Path) -> dict[str, Path]:
             "training was stopped before its first validation, go on with --resume."
         )
     return found
+
+
+def read_about(checkpoint: Path) -> Mapping[str, Any]:
+    """What the run that made a checkpoint said of itself, without loading the model.
+
+    Raises:
+        ValueError: The file is broken.
+    """
+    file = checkpoint / "config.json"
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))["run"]
+    except (ValueError, KeyError, TypeError):
+        run = None
+    if not isinstance(run, dict):
+        raise ValueError(f"{file} must be the JSON that `actioncast train` or `convert` wrote.")
+    return run
 
 
 def latest_run(root: Path) -> Path:
@@ -216,14 +246,25 @@ def foreign_data(loaded: Sequence[Loaded]) -> str:
     )
 
 
-def load_checkpoints(folder: Path, split: str = "", device: str = "cpu") -> list[Checkpoint]:
+def load_checkpoints(
+    folder: Path, split: str = "", device: str = "cpu", kind: str = ""
+) -> list[Checkpoint]:
     """Load the checkpoints of a run, or that of one split.
 
+    Args:
+        folder: A run, one split of it, or a checkpoint.
+        split: Absent, all splits.
+        device: Where the models go.
+        kind: What the run was trained on, as its checkpoints say it; whole videos say nothing.
+
     Raises:
-        ValueError: The run has no such split, or the device cannot be used.
+        ValueError: The run has no such split or is of another kind, or the device cannot be used.
     """
     require_device(device)
     found = {path: load_checkpoint(path, device) for path in checkpoints(folder).values()}
+    if odd := {str(one.run.get("kind", "")) for one in found.values()} - {kind}:
+        own, wanted = (KINDS.get(name, name) for name in (odd.pop(), kind))
+        raise ValueError(f"{folder} must be a run on {wanted}, got one on {own}.")
     splits = {path: str(checkpoint.run.get("split", "")) for path, checkpoint in found.items()}
     chosen = [found[path] for path, own in splits.items() if not split or own in ("", split)]
     if not chosen:

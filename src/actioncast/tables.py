@@ -52,6 +52,32 @@ def result_table(
     return Table(header, tuple(rows))
 
 
+def is_about_clips(results: Mapping[str, Result]) -> bool:
+    """Whether results are of short actions, which are shown by subset."""
+    return all(result.passport.num_clips for result in results.values())
+
+
+def clip_tables(results: Mapping[str, Result], across: Sequence[str] = ()) -> list[Table]:
+    """The leading scores of short actions by subset, then what else was scored, of all clips.
+
+    The first three scores of a result lead: recall@5, or top-1 accuracy in recognition.
+    """
+    first = next(iter(results.values()))
+    leading, rest = list(first.total)[:3], list(first.total)[3:]
+    cells = [(subset, name) for subset in first.splits for name in leading]
+    named = [f"{subset} {name.split()[-1]}" for subset, name in cells]
+    header = (leading[0].split()[0], *across, *named)
+    rows = [
+        (
+            who,
+            *[_field(result.passport, name) for name in across],
+            *[number(result.splits.get(subset, {}).get(name)) for subset, name in cells],
+        )
+        for who, result in results.items()
+    ]
+    return [Table(header, tuple(rows)), result_table(results, rest)]
+
+
 def with_published(
     table: Table, results: Sequence[Result], rows: Sequence[PublishedRow], cells: Sequence[str]
 ) -> Table:
@@ -84,4 +110,7 @@ def short(name: str) -> str:
 
 def _field(passport: Passport, name: str) -> str:
     value = getattr(passport, name)
+    if name == "questions":
+        # Whose actions they are about; the rest of the sentence would be wider than the table.
+        return str(value).partition(":")[0] or "none"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

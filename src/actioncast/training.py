@@ -23,6 +23,7 @@ from actioncast.inference import require_postprocess
 from actioncast.models import MODELS, ModelConfig
 from actioncast.models.base import Anticipator, CountingAnticipator, CountsFirst
 from actioncast.models.futr import FUTRConfig
+from actioncast.optimisation import Optimisation
 from actioncast.postprocessing import Postprocess
 from actioncast.protocols import HorizonSource, LongTerm
 
@@ -33,7 +34,7 @@ PLAN = "training.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Optimisation):
     """Everything that a training run depends on, besides the data."""
 
     model: Annotated[ModelConfig, tyro.conf.AvoidSubcommands] = field(default_factory=FUTRConfig)
@@ -71,66 +72,22 @@ class TrainConfig:
     """horizon over observed frames, for observed_multiple"""
     seconds: float = 300.0
     """horizon for seconds"""
-    epochs: int = 60
-    """passes over the training videos"""
-    batch_size: int = 16
-    """items in a batch"""
-    accumulate: int = 1
-    """batches whose gradients are averaged before a step"""
-    lr: float = 1e-3
-    """peak learning rate"""
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """who takes the steps; adam adds weight decay to the gradient"""
-    weight_decay: float = 5e-3
-    """on every parameter"""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """the learning rate after warm-up: a cosine to zero, or the peak throughout"""
-    warmup_epochs: int = 10
-    """epochs of linear warm-up"""
-    warmup_from_zero: bool = False
-    """start at learning rate 0, which wastes an epoch, as FUTR's released code does"""
-    clip: float = 0.0
-    """greatest gradient norm; 0 does not clip"""
-    selection: Literal["validation", "last", "test"] = "validation"
-    """which checkpoint counts: best on held-out training videos, last, or best on the test split"""
     select_by: Literal["long_term", "segmentation", "both"] = "long_term"
     """the score that selects: mean MoC, or frame accuracy; both is the mean of mean MoC and of all
     scores of segmentation"""
-    validation_share: float = 0.1
-    """share of the training videos held out for selection, whole groups (persons) at a time"""
-    validate_every: int = 1
-    """epochs between validations"""
-    seed: int = 0
-    """of weights, order and dropout"""
 
     def __post_init__(self) -> None:
-        for name in ("stride", "epochs", "batch_size", "accumulate", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        Optimisation.__post_init__(self)
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}.")
         if not self.observed_ratios or not all(0 < r <= 1 for r in self.observed_ratios):
             raise ValueError(
                 f"observed_ratios must be shares within (0, 1], got {self.observed_ratios}."
             )
-        if not 0 < self.validation_share < 1:
+        if min(self.ratio_jitter, self.warp) < 0:
             raise ValueError(
-                f"validation_share must be within (0, 1), got {self.validation_share}."
+                f"ratio_jitter and warp must be 0 or more, got {self.ratio_jitter} and {self.warp}."
             )
-        if not all(map(math.isfinite, (self.lr, self.weight_decay, self.clip))):
-            raise ValueError(
-                f"lr, weight_decay and clip must be finite, got {self.lr}, {self.weight_decay} and "
-                f"{self.clip}."
-            )
-        if (
-            not self.lr > 0
-            or self.weight_decay < 0
-            or self.clip < 0
-            or min(self.ratio_jitter, self.warp) < 0
-        ):
-            raise ValueError(
-                "lr must be positive, weight_decay, clip, ratio_jitter and warp 0 or more, got "
-                f"{self.lr}, {self.weight_decay}, {self.clip}, {self.ratio_jitter} and {self.warp}."
-            )
-
         require_postprocess(self.postprocess, self.postprocess_size, self.offsets, self.anchor)
 
     def protocol(self) -> LongTerm:
@@ -264,7 +221,7 @@ def train_split(
     elif config.selection == "test":
         held = dataset.select(parts.test)
     model = build(config, dataset)
-    begin(folder, config, dataset)
+    begin(folder, config, dataset.fingerprint())
     counts = isinstance(model, CountingAnticipator)
     # `last/` is the last thing that a training writes.
     if (folder / ("best" if counts else "last") / "config.json").exists():
@@ -285,13 +242,13 @@ def train_split(
     return folder / "best"
 
 
-def begin(folder: Path, config: TrainConfig, dataset: Dataset) -> None:
+def begin(folder: Path, config: Optimisation, fingerprint: str) -> None:
     """Write down what a run depends on, or check that it is what the run was begun with.
 
     Raises:
         ValueError: Names the values that differ.
     """
-    plan = json.loads(json_bytes({**to_json(config), "data": dataset.fingerprint()}))
+    plan = json.loads(json_bytes({**to_json(config), "data": fingerprint}))
     file = folder / PLAN
     if not holds_training(folder) or not file.exists():
         if is_first_process():
@@ -303,7 +260,8 @@ def begin(folder: Path, config: TrainConfig, dataset: Dataset) -> None:
         raise ValueError(f"{file} must be JSON as training writes it; take it away.") from None
     asked = dict(_flat(plan))
     # A run begun before a value existed was begun with its default.
-    begun = {**dict(_flat(to_json(TrainConfig(model=config.model)))), **begun}
+    plain: Any = type(config)
+    begun = {**dict(_flat(to_json(plain(model=cast(Any, config).model)))), **begun}
     changed = [
         f"{name} was {begun.get(name, 'absent')} and is {asked.get(name, 'absent')}"
         for name in {**begun, **asked}
@@ -344,14 +302,23 @@ def describe(
 ) -> dict[str, Any]:
     """What a checkpoint says of the run that made it."""
     return {
-        "recipe": recipe,
-        "training": training_facts(config),
-        "dataset": dataset.name,
-        "data": "" if data is None else str(data.resolve()),
-        "fingerprint": dataset.fingerprint(),
+        **run_facts(config, dataset.name, dataset.fingerprint(), recipe, data),
         "rate": dataset.rate,
         "split": split,
         "held_out": held if config.selection == "validation" else [],
+    }
+
+
+def run_facts(
+    config: Optimisation, dataset: str, fingerprint: str, recipe: str, data: Path | None
+) -> dict[str, Any]:
+    """What every checkpoint says, whatever it was trained on."""
+    return {
+        "recipe": recipe,
+        "training": training_facts(config),
+        "dataset": dataset,
+        "data": "" if data is None else str(data.resolve()),
+        "fingerprint": fingerprint,
         "version": __version__,
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -359,7 +326,7 @@ def describe(
     }
 
 
-def training_facts(config: TrainConfig) -> dict[str, Any]:
+def training_facts(config: Optimisation) -> dict[str, Any]:
     """The training part of a config; the model's part stands in the checkpoint beside it."""
     return {key: value for key, value in to_json(config).items() if key != "model"}
 

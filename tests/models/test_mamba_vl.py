@@ -155,17 +155,43 @@ def test_a_joint_score_is_that_of_verb_and_noun_and_pair() -> None:
     torch.testing.assert_close(without, scores["verb"][:, verbs] + scores["noun"][:, nouns])
 
 
-def test_a_balanced_loss_is_cross_entropy_of_raised_scores() -> None:
-    model = model_of(balance=0.7, label_smoothing=0.0).eval()
+def test_balance_divides_by_a_power_of_the_share_of_a_class_and_leaves_the_loss() -> None:
+    plain, balanced = model_of().eval(), model_of(balance=0.7).eval()
     x, y = halves(30, 5)
-    model.count_labels(y.next)
-    losses = model.losses(x, y)
-    for head in ("verb", "noun"):
-        labels = y.next[head]
-        counts = torch.bincount(labels, minlength=len(TAXONOMY.heads[head])) + 1
-        raised = model(x)[head] + 0.7 * (counts / counts.sum()).log()
-        picked = raised.log_softmax(-1)[torch.arange(30), labels]
-        torch.testing.assert_close(losses[head], -picked.mean())
+    balanced.count_labels(y.next)
+    for head, loss in plain.losses(x, y).items():
+        assert torch.equal(loss, balanced.losses(x, y)[head])
+    for one, two in zip(plain.predict(x), balanced.predict(x), strict=True):
+        assert one.next is not None
+        assert two.next is not None
+        for head in ("verb", "noun"):
+            counts = torch.bincount(y.next[head], minlength=len(TAXONOMY.heads[head])) + 1
+            expected = one.next[head] / (counts / counts.sum()) ** 0.7
+            torch.testing.assert_close(two.next[head], expected / expected.sum())
+        verbs, nouns = torch.tensor(PAIRS).unbind(1)
+        products = two.next["verb"][verbs] * two.next["noun"][nouns]
+        torch.testing.assert_close(two.next["action"], products / products.sum())
+
+
+def test_a_tied_head_scores_by_the_vectors_that_actions_come_in_with() -> None:
+    model = model_of(tied=True, normalise=True).eval()
+    x, _ = halves(4, 3)
+    scores = model(x)
+    fused = model.fusion(model._modalities(x))
+    assert model.again is not None
+    # Columns of the first projection: verbs, then nouns, as a history's tokens have them.
+    vectors = model.fusion.projections[0][0].weight
+    for head, columns in (("verb", slice(0, VERBS)), ("noun", slice(VERBS, VERBS + NOUNS))):
+        expected = model.heads[head](fused) + model.again(fused) @ vectors[:, columns]
+        torch.testing.assert_close(scores[head], expected)
+    assert (model_of(normalise=True).eval()(x)["noun"] - scores["noun"]).abs().max() > 1e-3
+
+
+def test_tied_heads_need_a_history_of_actions() -> None:
+    with pytest.raises(ValueError, match="11 wide and more, got heads=pairs and feature_dim 10"):
+        model_of(tied=True, feature_dim=10)
+    with pytest.raises(ValueError, match="got heads=action"):
+        model_of(tied=True, heads="action")
 
 
 def test_smoothing_spreads_a_tenth_over_all_classes() -> None:

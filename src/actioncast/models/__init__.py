@@ -10,6 +10,8 @@ from actioncast.models.baselines import (
 )
 from actioncast.models.diffact import DiffActConfig
 from actioncast.models.futr import FUTRConfig
+from actioncast.models.mamba_vl import MambaVLConfig
+from actioncast.models.next_action_baselines import ClassFrequencyConfig, PairNGramConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 
 ModelConfig = (
@@ -17,9 +19,12 @@ ModelConfig = (
     | NGramConfig
     | NearestNeighbourConfig
     | SemiMarkovConfig
+    | ClassFrequencyConfig
+    | PairNGramConfig
     | FUTRConfig
     | DiffActConfig
     | ActFusionConfig
+    | MambaVLConfig
 )
 """The config of any model."""
 
@@ -28,9 +33,12 @@ MODELS: Mapping[str, type[ModelConfig]] = {
     "n-gram": NGramConfig,
     "nearest-neighbour": NearestNeighbourConfig,
     "semi-markov": SemiMarkovConfig,
+    "class-frequency": ClassFrequencyConfig,
+    "pair-n-gram": PairNGramConfig,
     "futr": FUTRConfig,
     "diffact": DiffActConfig,
     "actfusion": ActFusionConfig,
+    "mamba-vl": MambaVLConfig,
 }
 
 __all__ = ["MODELS", "ModelConfig"]

@@ -1,10 +1,10 @@
 """The contract that every model signs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Generic, TypeVar, final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Generic, Protocol, TypeVar, final, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from actioncast.timeline import Taxonomy
@@ -40,6 +40,14 @@ class Anticipator(nn.Module, ABC):
     def predict(self, x: Observation) -> list[Prediction]:
         """One prediction for each observation of the batch."""
 
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Those that learn at a peak rate of their own (`fast_lr`); none, if not said."""
+        return []
+
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """Those that were trained before, of a backbone (`backbone_lr`); none, if not said."""
+        return []
+
 
 class CountingAnticipator(Anticipator):
     """An anticipator that learns by counting whole timelines and has nothing to descend.
@@ -55,6 +63,31 @@ class CountingAnticipator(Anticipator):
     def losses(self, x: Observation, y: Target) -> Losses:  # noqa: ARG002
         """No terms: there is no parameter to move."""
         return {}
+
+
+class ClipCounter(Anticipator):
+    """Names the next action by counting clips and has nothing to descend.
+
+    It reads `Observation.labels`, the observed actions. What it has counted lives in its buffers
+    and is saved with them.
+    """
+
+    @abstractmethod
+    def fit_clips(self, batches: Iterable[tuple[Observation, Target]]) -> None:
+        """Count; replaces whatever was counted before."""
+
+    @final
+    def losses(self, x: Observation, y: Target) -> Losses:  # noqa: ARG002
+        """No terms: there is no parameter to move."""
+        return {}
+
+
+@runtime_checkable
+class CountsLabels(Protocol):
+    """What a model also is that must know how frequent classes are before it descends."""
+
+    def count_labels(self, labels: Mapping[str, Int[Tensor, " clip"]]) -> None:
+        """Take in the class of every training clip, by head; replaces what it counted before."""
 
 
 class CountsFirst(ABC):

@@ -18,9 +18,10 @@ Differs from the paper, or settles what it leaves open:
 - An action's probability is the product of those of its verb and its noun, over the pairs that
   exist. `heads="action"` has one head over actions instead, and sums it for verbs and nouns;
   `heads="joint"` adds a term for each pair to the scores of its verb and its noun.
-- `balance` adds the logarithm of a class's share in training to its score in the loss (Menon et
-  al., https://arxiv.org/abs/2007.07314), so that what the model says in the end is not drawn to
-  frequent classes, which a mean over classes punishes. The paper has none: 0.
+- `balance` divides the probability of a class, in the end, by a power of its share in training, so
+  that frequent classes do not win every time, which a mean over classes punishes. The paper has
+  none: 0.
+- `normalise` and `tied` are ours, for histories of actions, whose tokens are one-hot.
 - Any number of modalities; one that a row lacks adds nothing.
 - What questions tell must stand in every result: see `questions.QuestionMode`.
 """
@@ -95,7 +96,8 @@ class MambaVLConfig:
     label_smoothing: float = 0.1
     """share of the target that is spread over all classes"""
     balance: float = 0.0
-    """how far the scores of frequent classes are raised in training, and so lowered after it"""
+    """exponent of the share of a class by which its probability is divided in the end; 0 is the
+    plain probability"""
 
     def __post_init__(self) -> None:
         for name in ("hidden_dim", "state_dim", "expand", "taps", "projection_layers"):
@@ -109,6 +111,8 @@ class MambaVLConfig:
                 f"hidden_dim must be a multiple of num_heads, got {self.hidden_dim} and "
                 f"{self.num_heads}."
             )
+        if not 0 <= self.balance <= 2:
+            raise ValueError(f"balance must be within 0 and 2, got {self.balance}.")
         for name in ("dropout", "drop_modality", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be within [0, 1), got {getattr(self, name)}.")
@@ -229,11 +233,9 @@ class MambaVL(Anticipator):
         """Smoothed cross entropy of every head; rows without a label (IGNORE) count for none."""
         terms: Losses = {}
         for head, said in self.forward(x).items():
-            labels, scores = y.next[head], said
-            if self.config.balance:
-                scores = said + self.config.balance * getattr(self, f"log_share_{head}")
+            labels = y.next[head]
             total = F.cross_entropy(
-                scores,
+                said,
                 labels,
                 ignore_index=IGNORE,
                 label_smoothing=self.config.label_smoothing,
@@ -311,10 +313,19 @@ class MambaVL(Anticipator):
             for i, tokens in enumerate(given)
         ]
 
+    def _handicap(self, head: str) -> Float[Tensor, " label"] | float:
+        """What is taken from the scores of a head: the more, the more frequent a class is."""
+        if not self.config.balance:
+            return 0.0
+        log_share: Tensor = getattr(self, f"log_share_{head}")
+        return self.config.balance * log_share
+
     def _probabilities(
         self, scores: Mapping[str, Float[Tensor, "batch label"]]
     ) -> dict[str, Float[Tensor, "batch label"]]:
-        probs = {head: rows.float().softmax(-1) for head, rows in scores.items()}
+        probs = {
+            head: (rows.float() - self._handicap(head)).softmax(-1) for head, rows in scores.items()
+        }
         if not self.taxonomy.pairs:
             return probs
         verbs, nouns = self.pairs.unbind(1)

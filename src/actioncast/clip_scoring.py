@@ -1,0 +1,76 @@
+"""A run on short actions in, a result with its passport out."""
+
+from actioncast.clip_evaluation import JOINT, SUBSETS, ScoresByHead, score_clips
+from actioncast.clip_runs import HELD_OUT, LoadedClips
+from actioncast.clip_training import clip_batches
+from actioncast.inference import next_actions
+from actioncast.passport import Passport, Result
+from actioncast.progress import Progress, silent
+from actioncast.training import commit
+
+SELECTIONS = {
+    "validation": "best on training participants held out",
+    "last": "last epoch",
+    "test": "best on the test split, the validation part itself, which flatters",
+}
+"""How a checkpoint was chosen, as the passport says it."""
+COUNTED = "none: counted on all training clips"
+METRICS = {
+    "next_action": "class-mean recall@5, over the classes of each subset; every clip counts",
+    "recognition": "top-1 accuracy; every clip counts",
+}
+
+
+def clip_probabilities(
+    loaded: LoadedClips, device: str = "cpu", progress: Progress = silent, batch_size: int = 256
+) -> ScoresByHead:
+    """What the model says of every clip, by head."""
+    ahead = loaded.config.protocol().anticipation_time
+    batches = clip_batches(loaded.clips, loaded.sources, ahead, batch_size=batch_size)
+    return next_actions(loaded.checkpoint.model, batches, device, progress)
+
+
+def clip_result(loaded: LoadedClips, scores: ScoresByHead, note: str = "") -> Result:
+    """The result of a run: all clips in `total`, the subsets in `splits`."""
+    found = score_clips(scores, loaded.clips, loaded.dataset, loaded.config.task)
+    return Result(
+        passport=passport_of_clips(loaded, note),
+        total=found[SUBSETS[0]],
+        splits=found,
+    )
+
+
+def passport_of_clips(loaded: LoadedClips, note: str = "") -> Passport:
+    """The passport of an evaluation on short actions."""
+    run, config = loaded.checkpoint.run, loaded.config
+    protocol = config.protocol()
+    counts = not list(loaded.checkpoint.model.parameters())
+    # Without frames it does not matter how many are read.
+    seen = "" if config.input == "history" else protocol.sentence()
+    selection = COUNTED if counts else SELECTIONS[config.selection]
+    if loaded.part == HELD_OUT:
+        note = " ".join(filter(None, (note, "Scored on the clips that selected the checkpoint.")))
+    return Passport(
+        dataset=loaded.dataset.name,
+        fingerprint=loaded.dataset.fingerprint(),
+        splits=(loaded.part,),
+        num_videos=len({clip.video for clip in loaded.clips}),
+        num_clips=len(loaded.clips),
+        task=protocol.name,
+        anticipation_time=protocol.anticipation_time,
+        clip=seen,
+        questions=loaded.sources.questions,
+        input=loaded.sources.input,
+        features_causal=loaded.sources.causal,
+        metric=METRICS[config.task],
+        selection=selection,
+        model=loaded.checkpoint.name,
+        recipe=str(run.get("recipe", "")),
+        seeds=(config.seed,),
+        version=str(run.get("version", "")),
+        commit=str(run.get("commit", "")) or commit(),
+        note=note,
+    )
+
+
+__all__ = ["JOINT", "clip_probabilities", "clip_result", "passport_of_clips"]

@@ -1,0 +1,172 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actioncast.clip_config import ClipTrainConfig
+from actioncast.clip_sources import QuestionTokens, sources
+from actioncast.data.clips import ActionClip, ClipDataset
+from actioncast.data.epic_kitchens import open_epic_kitchens
+from actioncast.questions import QuestionBank, QuestionFile, QuestionMode, write_questions
+from actioncast.text_encoders import HashTextEncoder
+from clip_folders import write_kitchen
+
+PLAIN = ClipTrainConfig(text_encoder="hash:8")
+GENERIC = QuestionMode.GENERIC
+
+
+@pytest.fixture
+def kitchen(tmp_path: Path) -> Path:
+    return write_kitchen(tmp_path / "epic100")
+
+
+def asked(mode: QuestionMode, at: Path, **values: Any) -> tuple[QuestionTokens, ClipDataset]:
+    dataset = open_epic_kitchens(at)
+    found = sources(replace(PLAIN, questions=mode, **values), dataset, at)
+    (questions,) = found.others
+    assert isinstance(questions, QuestionTokens)
+    return questions, dataset
+
+
+def same_but_for_its_own_label(clip: ActionClip) -> ActionClip:
+    return replace(clip, verb=(clip.verb + 1) % 3, noun=(clip.noun + 1) % 2)
+
+
+def test_history_is_the_first_and_questions_are_beside(kitchen: Path) -> None:
+    dataset = open_epic_kitchens(kitchen)
+    alone = sources(PLAIN, dataset, kitchen)
+    assert (alone.first.name, alone.others, alone.questions) == ("history", (), "")
+    assert alone.causal == "yes"
+    both = sources(replace(PLAIN, questions=GENERIC), dataset, kitchen)
+    assert [source.name for source in both.every] == ["history", "questions"]
+    assert both.questions.startswith("generic: the same two questions")
+    assert both.questions.endswith("read by hash:8, one after the other")
+
+
+def test_oracle_questions_are_about_the_clip_and_predicted_ones_about_what_went_before(
+    kitchen: Path,
+) -> None:
+    for mode, own in ((QuestionMode.ORACLE, True), (QuestionMode.PREDICTED, False)):
+        questions, dataset = asked(mode, kitchen)
+        for video in ("P01_02", "P05_01"):
+            clips = [c for c in dataset.part("validation") if c.video == video]
+            changed = tuple(
+                same_but_for_its_own_label(c) if c is clips[-1] else c
+                for c in dataset.part("validation")
+            )
+            other = replace(dataset, clips={**dataset.clips, "validation": changed})
+            again = QuestionTokens(
+                replace(PLAIN, questions=mode), other, kitchen, ("train", "validation")
+            )
+            last = clips[-1].id
+            assert (questions.pairs[last] == again.pairs[last]) is not own
+        assert questions.sentence.startswith(mode.value)
+
+
+def test_predicted_questions_tell_the_last_action_and_nothing_of_an_empty_past(
+    kitchen: Path,
+) -> None:
+    questions, dataset = asked(QuestionMode.PREDICTED, kitchen)
+    generic = QuestionBank(dataset.taxonomy).generic()
+    clips = [c for c in dataset.part("validation") if c.video == "P01_02"]
+    assert questions.pairs[clips[0].id] == generic
+    # Actions start 2 s apart and 1 s is hidden: the one before is known.
+    wanted = QuestionBank(dataset.taxonomy, seed=0)
+    ways = [
+        wanted.pair(before.verb, before.noun, str(way)) for before in [clips[3]] for way in range(8)
+    ]
+    found = questions.pairs[clips[4].id]
+    assert found.verb in {pair.verb for pair in ways}
+    assert found != generic
+
+
+def test_generic_questions_are_those_of_everybody(kitchen: Path) -> None:
+    questions, _ = asked(GENERIC, kitchen)
+    assert len(set(questions.pairs.values())) == 1
+
+
+def test_both_questions_stand_in_one_row(kitchen: Path) -> None:
+    apart, dataset = asked(QuestionMode.ORACLE, kitchen)
+    clip = dataset.part("train")[0]
+    pair, encoder = apart.pairs[clip.id], HashTextEncoder(8)
+    np.testing.assert_array_equal(
+        apart.read(clip), np.concatenate(encoder.encode([pair.verb, pair.noun]))
+    )
+    together, _ = asked(QuestionMode.ORACLE, kitchen, questions_together=True)
+    np.testing.assert_array_equal(
+        together.read(clip), encoder.encode([f"{pair.verb} {pair.noun}"])[0]
+    )
+    assert together.sentence.endswith("as one text")
+
+
+def test_a_seed_asks_otherwise_and_says_so(kitchen: Path) -> None:
+    one, _ = asked(QuestionMode.ORACLE, kitchen)
+    two, _ = asked(QuestionMode.ORACLE, kitchen, question_seed=1)
+    assert one.pairs != two.pairs
+    assert "templates, seed 1" in two.sentence
+
+
+def test_every_text_is_encoded_once(kitchen: Path) -> None:
+    class Counting(HashTextEncoder):
+        def encode(self, texts: Any) -> Any:
+            seen.extend(texts)
+            return super().encode(texts)
+
+    seen: list[str] = []
+    config = replace(PLAIN, questions=QuestionMode.ORACLE)
+    dataset = open_epic_kitchens(kitchen)
+    questions = QuestionTokens(config, dataset, kitchen, ("train",), Counting(8))
+    for clip in dataset.part("train"):
+        questions.read(clip)
+    assert len(seen) == len(set(seen))
+    with pytest.raises(ValueError, match="made for other parts"):
+        questions.read(dataset.part("validation")[0])
+
+
+def test_questions_come_from_a_file_for_each_part(kitchen: Path, tmp_path: Path) -> None:
+    dataset = open_epic_kitchens(kitchen)
+    bank = QuestionBank(dataset.taxonomy)
+    for part in ("train", "validation"):
+        pairs = {clip.id: bank.generic() for clip in dataset.part(part)}
+        file = QuestionFile(source="Ann", mode=QuestionMode.PREDICTED, questions=pairs)
+        write_questions(tmp_path / f"{part}.json", file)
+    named = str(tmp_path / "{part}.json")
+    questions, _ = asked(QuestionMode.PREDICTED, kitchen, question_file=named)
+    assert "made by Ann" in questions.sentence
+    with pytest.raises(ValueError, match="holds predicted questions, got --questions oracle"):
+        asked(QuestionMode.ORACLE, kitchen, question_file=named)
+    with pytest.raises(ValueError, match=r"question_file must hold \{part\}"):
+        asked(QuestionMode.PREDICTED, kitchen, question_file=str(tmp_path / "train.json"))
+
+
+def test_features_are_read_at_the_protocols_times(kitchen: Path) -> None:
+    dataset = open_epic_kitchens(kitchen)
+    folder = kitchen / "features"
+    folder.mkdir()
+    for video in {c.video for part in dataset.clips.values() for c in part}:
+        # The feature of a step is its number; 4 steps a second.
+        np.save(folder / f"{video}.npy", np.arange(120.0, dtype=np.float32)[:, None] * [1, 1, 1])
+    config = replace(PLAIN, input="features", feature_rate=4.0, num_frames=4, span=2.0)
+    unknown = replace(dataset, videos={})
+    with pytest.raises(ValueError, match="does not say how long"):
+        sources(config, unknown, kitchen)
+    lengths = {c.video: info_of(30.0) for part in dataset.clips.values() for c in part}
+    found = sources(config, replace(dataset, videos=lengths), kitchen)
+    assert (found.first.width, found.rate, found.causal) == (3, 2.0, "unknown")
+    clip = dataset.part("train")[5]
+    # Starts at 10.5 s: seen is 7.5 to 9.5 s, read at 7.75, 8.25, 8.75 and 9.25 s.
+    assert found.first.read(clip)[:, 0].tolist() == [31, 33, 35, 37]
+
+
+def info_of(duration: float) -> Any:
+    from actioncast.data.clips import VideoInfo
+
+    return VideoInfo(duration=duration, rate=30.0)
+
+
+def test_objects_that_are_not_there_are_said(kitchen: Path) -> None:
+    dataset = open_epic_kitchens(kitchen)
+    with pytest.raises(FileNotFoundError, match="objects of VISOR were looked for in"):
+        sources(replace(PLAIN, objects=True), dataset, kitchen)

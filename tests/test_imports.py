@@ -17,7 +17,7 @@ LEVELS = (
     {"inference", "batches", "checkpoint", "optimisation"},
     {
         *("evaluation", "streaming", "passport", "training", "tables"),
-        *("clip_config", "clip_frames", "clip_sources", "clip_evaluation"),
+        *("clip_config", "clip_frames", "clip_sources", "clip_evaluation", "clip_variation"),
     },
     {
         "lightning_parts",

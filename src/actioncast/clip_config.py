@@ -41,6 +41,9 @@ class ClipTrainConfig(Optimisation):
     """the first modality: observed past actions, feature files, or frames"""
     history: HistoryConfig = field(default_factory=HistoryConfig)
     """how much of the past is told"""
+    exchange: float = 0.0
+    """share of the training clips, drawn anew each time, in which all nouns take one another's
+    places, observed and to come alike; for history"""
     features: Path = Path("features")
     """folder of feature files, one .npy a video, or RULSTM's LMDB; relative to the data set"""
     feature_rate: float = 30.0
@@ -93,6 +96,11 @@ class ClipTrainConfig(Optimisation):
             )
         if self.input == "frames":
             self._check_backbones()
+        if not 0 <= self.exchange < 1 or (self.exchange and self.input != "history"):
+            raise ValueError(
+                "exchange must be a share within [0, 1), above 0 with input history alone, got "
+                f"{self.exchange} with input {self.input}."
+            )
         if self.question_file and self.questions in (QuestionMode.NONE, QuestionMode.GENERIC):
             raise ValueError(
                 f"question_file must go with oracle or predicted questions, got {self.questions}."

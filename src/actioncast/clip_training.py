@@ -16,10 +16,12 @@ from actioncast.clip_config import ClipTrainConfig
 from actioncast.clip_evaluation import labels_of, selecting_score
 from actioncast.clip_frames import RawFrames, SeenClips, collate_seen
 from actioncast.clip_sources import Sources
+from actioncast.clip_variation import VariedClips, varied_numbers
 from actioncast.data.clip_samples import ClipSamples, collate_clips
 from actioncast.data.clips import ActionClip, ClipDataset
 from actioncast.inference import next_actions
 from actioncast.models.base import Anticipator, ClipCounter, CountingAnticipator, CountsLabels
+from actioncast.timeline import Taxonomy
 from actioncast.training import Machine, begin, model_name, run_facts
 from actioncast.types import Observation, Target, Task
 from actioncast.video.backbones import build_backbone
@@ -37,13 +39,15 @@ class ShuffledClips(Sampler[list[int]]):
 
     The order depends on seed and epoch alone, so that training resumed at an epoch goes on as if it
     had never stopped. Under DDP each process takes every n-th batch; batches that do not go round
-    are left out of the epoch.
+    are left out of the epoch. A share of the clips is numbered for an exchange of nouns
+    (`clip_variation.VariedClips`).
     """
 
-    def __init__(self, num_clips: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_clips: int, batch_size: int, seed: int, exchange: float = 0.0) -> None:
         self.num_clips = num_clips
         self.batch_size = batch_size
         self.seed = seed
+        self.exchange = exchange
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -52,7 +56,10 @@ class ShuffledClips(Sampler[list[int]]):
 
     def batches(self, epoch: int) -> list[list[int]]:
         """All batches of an epoch."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips).tolist()
+        seed = [self.seed, epoch]
+        order = np.random.default_rng(seed).permutation(self.num_clips).tolist()
+        if self.exchange:
+            order = varied_numbers(order, self.num_clips, self.exchange, seed)
         return [order[a : a + self.batch_size] for a in range(0, len(order), self.batch_size)]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -78,13 +85,26 @@ def clip_batches(
     anticipation_time: float,
     *,
     sampler: ShuffledClips | None = None,
+    varied: Taxonomy | None = None,
     batch_size: int = 256,
     num_workers: int = 0,
 ) -> ClipBatches:
-    """A loader of clips in the order of a sampler, or in their own."""
+    """A loader of clips in the order of a sampler, or in their own.
+
+    Args:
+        clips: What is read.
+        sources: What is shown of each.
+        anticipation_time: Seconds.
+        sampler: Says the order, and which clips are varied.
+        varied: The labels of clips that the sampler varies; absent, it varies none.
+        batch_size: Where there is no sampler.
+        num_workers: Processes that read.
+    """
     chosen: dict[str, Any] = {"batch_sampler": sampler} if sampler else {"batch_size": batch_size}
     dataset: Any = ClipSamples(clips, sources.every)
     collated: Any = collate_clips
+    if varied is not None:
+        dataset = VariedClips(dataset, varied)
     if isinstance(sources.first, RawFrames):
         dataset, collated = SeenClips(dataset, sources.first), collate_seen
     # Samples go in, batches come out, which torch's type cannot say.
@@ -222,9 +242,12 @@ def train_clips(
 
     from actioncast.lightning_run import descend  # noqa: PLC0415  (lightning takes seconds)
 
-    sampler = ShuffledClips(len(clips), config.batch_size, config.seed)
+    sampler = ShuffledClips(len(clips), config.batch_size, config.seed, config.exchange)
     workers = machine.num_workers
-    batches = clip_batches(clips, sources, ahead, sampler=sampler, num_workers=workers)
+    varied = dataset.taxonomy if config.exchange else None
+    batches = clip_batches(
+        clips, sources, ahead, sampler=sampler, varied=varied, num_workers=workers
+    )
     watched = clip_batches(held, sources, ahead, num_workers=workers) if held else None
 
     def score(trained: Anticipator) -> float:

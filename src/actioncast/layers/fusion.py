@@ -6,7 +6,7 @@ no trace, and a modality without a token adds nothing. Padding follows the real 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import torch
@@ -68,6 +68,29 @@ def first_layer(projection: nn.Module) -> Float[Tensor, "hidden feature"]:
     return layer.weight
 
 
+def sum_of_branches(
+    projections: Iterable[nn.Module],
+    scans: Iterable[nn.Module],
+    modalities: Sequence[Tokens],
+    a_log: Float[Tensor, "channel state"] | None,
+) -> Float[Tensor, "batch hidden"]:
+    """The mean over tokens of what each scan answers, summed over modalities.
+
+    Rows that a modality tells nothing are left out of its scan; they would get zeros.
+    """
+    total: Tensor | None = None
+    for project, scan, x in zip(projections, scans, modalities, strict=True):
+        told = x.valid.any(1)
+        rows = told.nonzero()[:, 0]
+        values, valid = (x.values, x.valid) if told.all() else (x.values[rows], x.valid[rows])
+        mean = mean_of_tokens(scan(project(values), valid, a_log), valid)
+        if len(rows) < len(told):
+            mean = mean.new_zeros(len(told), mean.shape[1]).index_copy(0, rows, mean)
+        total = mean if total is None else total + mean
+    assert total is not None, "a fusion has at least one modality"
+    return total
+
+
 @final
 class MambaFusion(Fusion):
     """A Mamba block for each modality, all with one `A_log`; means over tokens, summed.
@@ -123,11 +146,7 @@ class MambaFusion(Fusion):
 
     def forward(self, modalities: Sequence[Tokens]) -> Float[Tensor, "batch hidden"]:
         """Sum over modalities of the mean over tokens of what each block answers."""
-        fused = [
-            mean_of_tokens(block(project(x.values), x.valid, self.A_log), x.valid)
-            for project, block, x in zip(self.projections, self.blocks, modalities, strict=True)
-        ]
-        return torch.stack(fused).sum(0)
+        return sum_of_branches(self.projections, self.blocks, modalities, self.A_log)
 
 
 @final
@@ -211,11 +230,7 @@ class StateSpaceFusion(Fusion):
 
     def forward(self, modalities: Sequence[Tokens]) -> Float[Tensor, "batch hidden"]:
         """Sum over modalities of the mean over tokens of what each scan answers."""
-        fused = [
-            mean_of_tokens(scan(project(x.values), x.valid, self.A_log), x.valid)
-            for project, scan, x in zip(self.projections, self.scans, modalities, strict=True)
-        ]
-        return torch.stack(fused).sum(0)
+        return sum_of_branches(self.projections, self.scans, modalities, self.A_log)
 
 
 @final

@@ -1,3 +1,4 @@
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actioncast.clip_config import ClipTrainConfig
+from actioncast.clip_frames import image_rate
 from actioncast.clip_sources import Sources, sources
 from actioncast.clip_training import build_for_clips, clip_batches, fit_widths
 from actioncast.data.clips import ClipDataset
@@ -15,7 +17,7 @@ from actioncast.inference import next_actions
 from actioncast.models.mamba_vl import MambaVLConfig
 from actioncast.video.base import BackboneConfig
 from actioncast.video.frames import Framing
-from epic_folders import clip, clip_dataset
+from epic_folders import clip, clip_dataset, real_path
 from video_files import write_video
 
 
@@ -109,3 +111,20 @@ def test_backbones_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         replace(config, **values)
+
+
+def test_images_were_written_as_often_as_the_annotation_counts_frames() -> None:
+    """`start_frame` over `start_timestamp` in the published rows, by the rate of the video."""
+    path = real_path("epic100")
+    with (path / "EPIC_100_video_info.csv").open() as file:
+        rates = {row["video_id"]: float(row["fps"]) for row in csv.DictReader(file)}
+    seen = set()
+    for name in ("EPIC_100_validation.csv", "EPIC_100_train_reconstructed.csv"):
+        with (path / name).open() as file:
+            for row in csv.DictReader(file):
+                hours, minutes, seconds = row["start_timestamp"].split(":")
+                start = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+                rate = rates[row["video_id"]]
+                assert abs(int(row["start_frame"]) - start * image_rate(rate)) <= 1.01, row
+                seen.add(round(rate))
+    assert {30, 48, 50, 60, 90} <= seen

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actioncast.__main__ import main
-from actioncast.clip_evaluation import JOINT, score_clips, selecting_score, subsets
+from actioncast.clip_evaluation import BOTH, JOINT, KNOWN, score_clips, selecting_score, subsets
 from actioncast.clip_runs import load_clip_run
 from actioncast.clip_scoring import clip_probabilities, clip_result
 from actioncast.data.clips import ActionClip, ClipDataset
@@ -88,6 +88,32 @@ def test_the_joint_variant_has_its_own_name_and_counts_more() -> None:
     assert found[JOINT] == 100
     assert found["recall@5 action"] == found["top-5 action"] == 0
     assert "joint" in JOINT
+
+
+def test_actions_are_also_ranked_among_those_of_training_alone() -> None:
+    """The true action ranks sixth of all, third of those that training has; another is new."""
+    clips = [clip(0, 0, 5), clip(1, 0, 7)]
+    data = replace(dataset(clips), clips={"train": (clip(2, 0, 5), clip(3, 0, 0), clip(4, 0, 1))})
+    actions = np.stack([ranked([0, 1, 2, 3, 4, 5], SIZE**2), ranked([7], SIZE**2)])
+    even = np.full((2, SIZE), 1 / SIZE)
+    found = score_clips({"verb": even, "noun": even, "action": actions}, clips, data, "next_action")
+    assert found["overall"]["recall@5 action"] == 50
+    # The new one is right among all and cannot be right among those of training.
+    assert found["overall"][KNOWN] == 50
+    only = score_clips(
+        {"verb": even[:1], "noun": even[:1], "action": actions[:1]}, clips[:1], data, "next_action"
+    )["overall"]
+    assert (only["recall@5 action"], only[KNOWN]) == (0, 100)
+
+
+def test_the_best_verb_with_the_best_noun_is_another_top_1() -> None:
+    """The best pair is none of the best verb and the best noun."""
+    clips = [clip(0, 1, 1)]
+    verbs, nouns = ranked([1])[None], ranked([1])[None]
+    actions = ranked([SIZE * 2 + 2], SIZE**2)[None]
+    scores = {"verb": verbs, "noun": nouns, "action": actions}
+    found = score_clips(scores, clips, dataset(clips), "recognition")["overall"]
+    assert (found["top-1 action"], found[BOTH]) == (0, 100)
 
 
 def test_subsets_have_their_own_clips_and_classes() -> None:

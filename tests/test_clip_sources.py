@@ -130,7 +130,7 @@ def test_questions_come_from_a_file_for_each_part(kitchen: Path, tmp_path: Path)
     bank = QuestionBank(dataset.taxonomy)
     for part in ("train", "validation"):
         pairs = {clip.id: bank.generic() for clip in dataset.part(part)}
-        file = QuestionFile(source="Ann", mode=QuestionMode.PREDICTED, questions=pairs)
+        file = QuestionFile(source="Ann", mode=QuestionMode.PREDICTED, questions=pairs, ahead=1.0)
         write_questions(tmp_path / f"{part}.json", file)
     named = str(tmp_path / "{part}.json")
     questions, _ = asked(QuestionMode.PREDICTED, kitchen, question_file=named)
@@ -139,6 +139,20 @@ def test_questions_come_from_a_file_for_each_part(kitchen: Path, tmp_path: Path)
         asked(QuestionMode.ORACLE, kitchen, question_file=named)
     with pytest.raises(ValueError, match=r"question_file must hold \{part\}"):
         asked(QuestionMode.PREDICTED, kitchen, question_file=str(tmp_path / "train.json"))
+
+
+@pytest.mark.parametrize("ahead", [None, 0.0, 0.99])
+def test_predicted_questions_must_not_come_from_what_is_not_shown(
+    ahead: float | None, kitchen: Path, tmp_path: Path
+) -> None:
+    dataset = open_epic_kitchens(kitchen)
+    bank = QuestionBank(dataset.taxonomy)
+    for part in ("train", "validation"):
+        pairs = {clip.id: bank.generic() for clip in dataset.part(part)}
+        file = QuestionFile(source="Ann", mode=QuestionMode.PREDICTED, questions=pairs, ahead=ahead)
+        write_questions(tmp_path / f"{part}.json", file)
+    with pytest.raises(ValueError, match="must come from what was observed 1 s before"):
+        asked(QuestionMode.PREDICTED, kitchen, question_file=str(tmp_path / "{part}.json"))
 
 
 def test_features_are_read_at_the_protocols_times(kitchen: Path) -> None:

@@ -27,7 +27,7 @@ LEVELS = (
         "ablation_recipes",
         "runs",
         "convert",
-        *("clip_recipes", "next_action_recipes", "clip_training", "clip_runs"),
+        *("clip_recipes", "next_action_recipes", "recipe_cost", "clip_training", "clip_runs"),
     },
     {"scoring", "options", "clip_scoring", "submission", "side_by_side"},
     {"seeing", "bench", "inventory", "clip_verbs"},

@@ -32,6 +32,7 @@ from actioncast.options import (
 from actioncast.passport import Result, read_result, require_comparable, write_result
 from actioncast.progress import Progress, Reporter
 from actioncast.protocols import LongTerm, Segmentation
+from actioncast.questions.command import Questions, questions
 from actioncast.recipes import RECIPES, recipe
 from actioncast.runs import (
     Loaded,
@@ -282,9 +283,14 @@ def convert(arguments: Convert) -> None:
 
 def info(arguments: Info) -> None:
     """Say what is there."""
-    from actioncast.inventory import describe  # noqa: PLC0415
+    from actioncast.inventory import describe, describe_cost  # noqa: PLC0415
 
-    description = describe(arguments.what)
+    if arguments.backbone and not arguments.cost:
+        raise ValueError("--backbone must go with --cost, whose table it stands in; say both.")
+    if arguments.cost:
+        description = describe_cost(arguments.what, arguments.backbone)
+    else:
+        description = describe(arguments.what)
     if arguments.json:
         _print_json(description.facts)
     else:
@@ -341,6 +347,7 @@ VERBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "predict": (Predict, predict),
     "compare": (Compare, compare),
     "bench": (Bench, bench),
+    "questions": (Questions, questions),
     "convert": (Convert, convert),
     "info": (Info, info),
     "demo": (Demo, demo),

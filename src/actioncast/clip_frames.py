@@ -27,6 +27,7 @@ class ClipWindows:
     def __init__(self, dataset: ClipDataset, protocol: ClipProtocol) -> None:
         self.protocol = protocol
         self.rates = {video: info.rate for video, info in dataset.videos.items()}
+        self.image_rates = {video: image_rate(rate) for video, rate in self.rates.items()}
 
     def of(self, clip: ActionClip) -> ClipWindow:
         """What may be seen of a clip."""
@@ -34,6 +35,15 @@ class ClipWindows:
         if isinstance(self.protocol, NextAction) and rate:
             return self.protocol.window(clip.start, clip.stop, rate=rate)
         return self.protocol.window(clip.start, clip.stop)
+
+
+def image_rate(rate: float) -> float:
+    """Images per second of EPIC-KITCHENS' `rgb_frames`, which are not those of the video.
+
+    Whatever a video's own rate, its frames were written 60 times a second, those of videos of 50
+    frames 50 times, as the frame numbers of the annotation count.
+    """
+    return 50.0 if abs(rate - 50) < 0.5 else 60.0
 
 
 class FrozenFrames:
@@ -44,7 +54,7 @@ class FrozenFrames:
     def __init__(
         self, folder: Path, windows: ClipWindows, backbone: BackboneConfig, cache: Path
     ) -> None:
-        frames = ClipFrames(root=folder, rates=windows.rates)
+        frames = ClipFrames(root=folder, rates=windows.image_rates)
         self.windows = windows
         self.source = FrozenBackboneSource(frames, build_backbone(backbone).eval(), cache)
         self.width = self.source.width
@@ -70,7 +80,7 @@ class RawFrames:
     def __init__(
         self, folder: Path, windows: ClipWindows, framing: Framing, num_frames: int
     ) -> None:
-        self.frames = ClipFrames(root=folder, rates=windows.rates)
+        self.frames = ClipFrames(root=folder, rates=windows.image_rates)
         self.windows, self.framing, self.num_frames = windows, framing, num_frames
 
     def read(self, clip: ActionClip) -> Float32[np.ndarray, "token feature"]:

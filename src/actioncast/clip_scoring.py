@@ -16,8 +16,14 @@ SELECTIONS = {
 """How a checkpoint was chosen, as the passport says it."""
 COUNTED = "none: counted on all training clips"
 METRICS = {
-    "next_action": "class-mean recall@5, over the classes of each subset; every clip counts",
-    "recognition": "top-1 accuracy; every clip counts",
+    "next_action": (
+        "class-mean recall@5, over the classes of each subset; actions ranked among the pairs of "
+        "training and validation; every clip counts"
+    ),
+    "recognition": (
+        "top-1 accuracy; the action is the most probable of the pairs of training and validation; "
+        "every clip counts"
+    ),
 }
 
 
@@ -56,7 +62,7 @@ def passport_of_clips(loaded: LoadedClips, note: str = "") -> Passport:
         splits=(loaded.part,),
         num_videos=len({clip.video for clip in loaded.clips}),
         num_clips=len(loaded.clips),
-        task=protocol.name,
+        task=protocol.name + (" with oracle questions" if config.questions.is_oracle else ""),
         anticipation_time=protocol.anticipation_time,
         clip=seen,
         questions=loaded.sources.questions,

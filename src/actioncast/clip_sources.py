@@ -22,6 +22,7 @@ from actioncast.data.visor import VisorObjects, read_visor
 from actioncast.questions import (
     LeakChecker,
     QuestionBank,
+    QuestionFile,
     QuestionMode,
     QuestionPair,
     read_questions,
@@ -231,9 +232,24 @@ def _from_files(
                 f"{path} holds {file.mode} questions, got --questions {config.questions}; say "
                 "what they are."
             )
+        _require_ahead(path, file, config)
         found |= file.questions
         makers.append(file.source)
     return found, ", ".join(dict.fromkeys(makers))
+
+
+def _require_ahead(path: Path, file: QuestionFile, config: ClipTrainConfig) -> None:
+    """Refuse predicted questions that may tell what no model is shown."""
+    if config.task != "next_action" or file.mode is not QuestionMode.PREDICTED:
+        return
+    least = config.anticipation_time + config.history.gap
+    if file.ahead is None or file.ahead < least - 1e-9:
+        said = "nothing of it" if file.ahead is None else f"{file.ahead:g} s"
+        raise ValueError(
+            f"{path}: predicted questions must come from what was observed {least:g} s before a "
+            f"clip and earlier, got {said}; make them with --ahead {least:g}, or write "
+            '"ahead" into a file that others made so.'
+        )
 
 
 def _synonyms(folder: Path) -> Mapping[str, Mapping[int, Sequence[str]]]:

@@ -12,6 +12,7 @@ from actioncast.data import DATASETS
 from actioncast.models import MODELS
 from actioncast.passport import read_result
 from actioncast.protocols import PROTOCOLS
+from actioncast.recipe_cost import cost_of
 from actioncast.recipes import RECIPES
 from actioncast.runs import checkpoints
 from actioncast.tables import number
@@ -45,6 +46,22 @@ def describe(what: str = "") -> Description:
         f"{what!r} is no recipe, run folder or result file; the recipes are "
         f"{', '.join([*RECIPES, *CLIP_RECIPES])}."
     )
+
+
+def describe_cost(what: str, backbone: str = "") -> Description:
+    """What the model of a recipe costs.
+
+    Raises:
+        ValueError: It is no recipe, or none whose cost is told.
+    """
+    if what not in CLIP_RECIPES:
+        raise ValueError(
+            f"--cost must go with a recipe of MambaVL, got {what or 'nothing'!r}; the recipes are "
+            f"{', '.join(name for name in CLIP_RECIPES if name.startswith('mambavl'))}."
+        )
+    table = cost_of(CLIP_RECIPES[what][1], backbone)
+    facts = {name: to_json(cost) for name, cost in {**table.parts, "total": table.total}.items()}
+    return Description({"recipe": what, "cost": facts}, "\n".join([what, *table.lines()]))
 
 
 def _everything() -> Description:

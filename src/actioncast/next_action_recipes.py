@@ -60,10 +60,12 @@ HISTORY = replace(
 
 
 def with_fusion(config: ClipTrainConfig, **values: object) -> ClipTrainConfig:
-    """The same recipe with another fusion."""
+    """The same recipe with another fusion; the rate of Mamba's blocks is for state spaces alone."""
     model = config.model
     assert isinstance(model, MambaVLConfig)
-    return replace(config, model=replace(model, **values))  # type: ignore[arg-type]
+    model = replace(model, **values)  # type: ignore[arg-type]
+    has_blocks = model.fusion in ("mamba", "s6")
+    return replace(config, model=model, fast_lr=config.fast_lr if has_blocks else 0.0)
 
 
 ALTERNATIVES: Mapping[str, tuple[str, Mapping[str, object]]] = {

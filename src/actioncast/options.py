@@ -186,6 +186,10 @@ class Info:
 
     what: tyro.conf.Positional[str] = ""
     """a folder, a recipe's name or a result file"""
+    cost: bool = False
+    """of a recipe of MambaVL: parameters and operations of one clip, part by part"""
+    backbone: str = ""
+    """for --cost: a backbone that the recipe does not name, such as untrained:vit-base"""
     json: bool = False
     """print JSON"""
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from actioncast.data.action_history import NUM_TIMES, ActionHistory, HistoryConfig
 from actioncast.data.clips import ActionClip
+from actioncast.protocols.next_action import NextAction
 from epic_folders import clip, clip_dataset, real_epic_kitchens
 
 # Seconds on a grid: equal starts and ends at the boundary itself do happen.
@@ -183,3 +184,13 @@ def test_all_published_histories_are_read_in_seconds():
         for one in dataset.part(part):
             history.read(one)
     assert time.process_time() - begin < 30
+
+
+def test_an_action_that_starts_at_the_boundary_is_not_told_whatever_floats_say() -> None:
+    """4.9 - 1.0 as floats is a little after 3.9."""
+    assert 4.9 - 1.0 > 3.9
+    asked = clip("P01_01_9", 4.9, 6.0)
+    early, at_once = clip("P01_01_1", 3.8, 5.0), clip("P01_01_2", 3.9, 5.0, verb=1)
+    history = ActionHistory(clip_dataset([early, at_once, asked]))
+    assert history.observed(asked).verbs.tolist() == [early.verb]
+    assert NextAction().until(4.9, 6.0) == 3.9

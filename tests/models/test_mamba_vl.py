@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -68,14 +69,21 @@ def observe(video: Tokens, modalities: dict[str, Tokens]) -> Observation:
     )
 
 
-def learn(model: MambaVL, steps: int = 150) -> None:
+def text_alone(x: Observation) -> Observation:
+    """The questions in the place of what is seen."""
+    return observe(x.modalities["questions"], {})
+
+
+def learn(
+    model: MambaVL, shown: Callable[[Observation], Observation] = lambda x: x, steps: int = 150
+) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     model.train()
     torch.manual_seed(1)
     for step in range(steps):
         x, y = halves(64, step)
         optimizer.zero_grad()
-        torch.stack(list(model.losses(x, y).values())).sum().backward()
+        torch.stack(list(model.losses(shown(x), y).values())).sum().backward()
         optimizer.step()
     model.eval()
 
@@ -108,12 +116,20 @@ def test_halves_of_the_answer_in_two_modalities_are_put_together(fusion: str) ->
     assert seen["noun"] > 0.95
     assert seen["verb"] < 0.45, seen
 
-    deaf = model_of(fusion=fusion, drop_modality=0.5)
-    learn(deaf)
-    nothing = replace(x, valid=torch.zeros_like(x.valid))
-    asked = accuracy(deaf, nothing, y)
-    assert asked["verb"] > 0.9, asked
+    told = model_of(fusion=fusion, modalities=())
+    learn(told, text_alone)
+    asked = accuracy(told, text_alone(x), y)
+    assert asked["verb"] > 0.95, asked
     assert asked["noun"] < 0.45, asked
+
+
+def test_a_model_that_went_without_a_modality_now_and_then_does_without_it() -> None:
+    x, y = halves(400, 10_000)
+    model = model_of(drop_modality=0.5)
+    learn(model)
+    unseen = accuracy(model, replace(x, valid=torch.zeros_like(x.valid)), y)
+    assert unseen["verb"] > 0.9, unseen
+    assert unseen["noun"] < 0.45, unseen
 
 
 @pytest.mark.parametrize("heads", ["pairs", "action", "joint"])
@@ -268,6 +284,19 @@ def test_the_heads_have_as_many_parameters_as_published_widths_give() -> None:
     spaces = {h: LabelSpace(tuple(f"{h} {i}" for i in range(n))) for h, n in heads.items()}
     model = MambaVLConfig(modalities=()).build(Taxonomy(spaces, "verb"))
     assert sum(p.numel() for p in model.heads.parameters()) == 305_293
+
+
+@pytest.mark.parametrize(
+    ("fusion", "count"), [("mamba", 1), ("s6", 1), ("mlp", 0), ("transformer", 0)]
+)
+def test_state_spaces_alone_learn_fast(fusion: str, count: int) -> None:
+    """Blocks and scans with their A, not the projections before them; nothing of other fusions."""
+    model = model_of(fusion=fusion)
+    fast = {id(parameter) for parameter in model.fast_parameters()}
+    named = {n for n, p in model.named_parameters() if id(p) in fast}
+    assert all(".blocks." in n or ".scans." in n or n == "fusion.A_log" for n in named)
+    assert bool(named) == bool(count)
+    assert ("fusion.A_log" in named) == bool(count)
 
 
 @pytest.mark.parametrize(

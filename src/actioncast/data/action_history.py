@@ -108,7 +108,8 @@ class ActionHistory:
 
     def until(self, clip: ActionClip) -> float:
         """The moment up to which the past is told, in seconds; 0 or less tells nothing."""
-        return clip.start - self.anticipation_time - self.config.gap
+        # To the microsecond: 4.9 - 1.0 as floats would be a little after 3.9.
+        return round(clip.start - self.anticipation_time - self.config.gap, 6)
 
     def observed(self, clip: ActionClip) -> ObservedActions:
         """What had started in the clip's video before `until`, at most `max_actions` of it."""

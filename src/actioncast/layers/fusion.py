@@ -33,6 +33,10 @@ class Fusion(nn.Module, ABC):
     def forward(self, modalities: Sequence[Tokens]) -> Float[Tensor, "batch hidden"]:
         """The fused vector of every row."""
 
+    def state_space_parameters(self) -> list[nn.Parameter]:
+        """Parameters of Mamba blocks or scans, projections apart; none of other fusions."""
+        return []
+
     @abstractmethod
     def vectors(self) -> Float[Tensor, "hidden feature"]:
         """The vectors with which the features of the first modality come in."""
@@ -140,6 +144,11 @@ class MambaFusion(Fusion):
         )
         self.A_log = initial_a_log(expand * hidden_dim, state_dim) if shared else None
 
+    def state_space_parameters(self) -> list[nn.Parameter]:
+        """Those of the blocks, and the shared `A_log`."""
+        shared = [] if self.A_log is None else [self.A_log]
+        return [*self.blocks.parameters(), *shared]
+
     def vectors(self) -> Float[Tensor, "hidden feature"]:
         """Of the first projection."""
         return first_layer(self.projections[0])
@@ -223,6 +232,11 @@ class StateSpaceFusion(Fusion):
             BareStateSpace(hidden_dim, state_dim, taps, discretisation) for _ in widths
         )
         self.A_log = initial_a_log(hidden_dim, state_dim)
+
+    def state_space_parameters(self) -> list[nn.Parameter]:
+        """Those of the scans, and the shared `A_log`."""
+        shared = [] if self.A_log is None else [self.A_log]
+        return [*self.scans.parameters(), *shared]
 
     def vectors(self) -> Float[Tensor, "hidden feature"]:
         """Of the first projection."""

@@ -267,8 +267,8 @@ class MambaVL(Anticipator):
             share.copy_((counts / counts.sum()).log())
 
     def fast_parameters(self) -> list[nn.Parameter]:
-        """Those of the fusion, which learn at a higher peak rate (Sec. 4.1)."""
-        return list(self.fusion.parameters())
+        """Those of the state spaces, which learn at a higher peak rate (Sec. 4.1)."""
+        return self.fusion.state_space_parameters()
 
     def slow_parameters(self) -> list[nn.Parameter]:
         """Those of a backbone that learns with the rest."""

@@ -72,8 +72,11 @@ class NextAction:
         return self.clip == "inside_action"
 
     def until(self, start: float, stop: float) -> float:  # noqa: ARG002
-        """The boundary: nothing at or after it may be known of the action `[start, stop)`."""
-        return start - self.anticipation_time
+        """The boundary: nothing at or after it may be known of the action `[start, stop)`.
+
+        To the microsecond: 4.9 - 1.0 as floats would be a little after 3.9.
+        """
+        return round(start - self.anticipation_time, 6)
 
     def window(
         self, start: float, stop: float, *, rate: float = 60.0, draw: float = 0.0

@@ -100,6 +100,8 @@ def questions(arguments: Questions, progress: Progress | None = None) -> None:
         source = "generic"
     elif arguments.endpoint:
         source = f"{arguments.model}, prompts {VERSION}"
+        if mode is QuestionMode.PREDICTED:
+            source += f", last action observed until {arguments.ahead:g} s before"
         asker = Reporter() if progress is None else progress
         found = _by_model(arguments, dataset, clips, checker, source, asker)
     else:
@@ -108,7 +110,8 @@ def questions(arguments: Questions, progress: Progress | None = None) -> None:
             told = f"{arguments.recount} actions" if arguments.recount else "last action"
             source += f", {told} observed until {arguments.ahead:g} s before"
         found = by_templates(dataset, clips, checker, arguments, categories=_class_notes(folder)[1])
-    write_questions(out, QuestionFile(source=source, mode=mode, questions=found))
+    ahead = arguments.ahead if mode is QuestionMode.PREDICTED else None
+    write_questions(out, QuestionFile(source=source, mode=mode, questions=found, ahead=ahead))
     if arguments.endpoint:
         partial_file(out).unlink(missing_ok=True)
     print(f"wrote {out}: {len(found)} pairs; {mode.sentence}.")

@@ -4,6 +4,7 @@
      "questions": {clip id: {"verb": "...", "noun": "..."}}}
 
 `mode` may be absent: the questions are then taken for oracle ones, which is the cautious reading.
+Predicted questions also say `ahead`, the seconds before a clip's start at which observation ended.
 """
 
 import json
@@ -31,6 +32,8 @@ class QuestionFile:
     mode: QuestionMode
     questions: Mapping[str, QuestionPair]
     """By the id of the clip."""
+    ahead: float | None = None
+    """Of predicted questions: seconds before a clip's start at which observation ended."""
 
 
 def listed(items: Iterable[str]) -> str:
@@ -55,6 +58,7 @@ def write_questions(path: Path, file: QuestionFile) -> None:
         "format": FORMAT,
         "source": file.source,
         "mode": file.mode.value,
+        **({} if file.ahead is None else {"ahead": file.ahead}),
         "questions": {
             clip: {"verb": pair.verb, "noun": pair.noun} for clip, pair in file.questions.items()
         },
@@ -99,6 +103,7 @@ def read_questions(
             source=found.source,
             mode=found.mode,
             questions={clip: found.questions[clip] for clip in wanted},
+            ahead=found.ahead,
         )
     questions: dict[str, QuestionPair] = {}
     leaks: list[str] = []
@@ -119,7 +124,9 @@ def read_questions(
             f"{path}: a question must not name its own answer, got {listed(leaks)}; ask anew, or "
             "let the words be masked (--mask)."
         )
-    return QuestionFile(source=found.source, mode=found.mode, questions=questions)
+    return QuestionFile(
+        source=found.source, mode=found.mode, questions=questions, ahead=found.ahead
+    )
 
 
 def parse_questions(path: Path) -> QuestionFile:
@@ -152,6 +159,11 @@ def parse_questions(path: Path) -> QuestionFile:
     known = [m.value for m in QuestionMode if m is not QuestionMode.NONE]
     if mode not in known:
         raise ValueError(f"{path}: mode must be one of {', '.join(known)}, got {mode!r}.")
+    ahead = content.get("ahead")
+    if ahead is not None and (
+        isinstance(ahead, bool) or not isinstance(ahead, int | float) or not 0 <= ahead < 1e6
+    ):
+        raise ValueError(f"{path}: ahead must be seconds of 0 or more, got {ahead!r}.")
     questions: dict[str, QuestionPair] = {}
     odd: list[str] = []
     for clip, pair in content["questions"].items():
@@ -164,7 +176,7 @@ def parse_questions(path: Path) -> QuestionFile:
             f'{path}: every clip must have a "verb" and a "noun" question, two strings, got '
             f"{listed(odd)}."
         )
-    return QuestionFile(source=source, mode=QuestionMode(mode), questions=questions)
+    return QuestionFile(source=source, mode=QuestionMode(mode), questions=questions, ahead=ahead)
 
 
 def not_a_pair(value: object) -> str:

@@ -86,8 +86,9 @@ class ClipFrames:
         rate = self.rates.get(video, 0.0)
         if rate <= 0:
             raise ValueError(
-                f"rates must hold the frames per second of {video!r}, which lies as images, got "
-                f"{rate or 'none'}; read them from EPIC_100_video_info.csv."
+                f"rates must hold the images per second of {video!r}, which lies as images, got "
+                f"{rate or 'none'}; EPIC-KITCHENS wrote 50 of videos of 50 frames a second, 60 of "
+                "all others."
             )
         return rate
 

@@ -122,6 +122,8 @@ def test_images_were_written_as_often_as_the_annotation_counts_frames() -> None:
     for name in ("EPIC_100_validation.csv", "EPIC_100_train_reconstructed.csv"):
         with (path / name).open() as file:
             for row in csv.DictReader(file):
+                if not row["start_timestamp"] or not row["start_frame"].isdecimal():
+                    continue
                 hours, minutes, seconds = row["start_timestamp"].split(":")
                 start = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
                 rate = rates[row["video_id"]]

@@ -29,7 +29,7 @@ LEVELS = (
         "convert",
         *("clip_recipes", "next_action_recipes", "recipe_cost", "clip_training", "clip_runs"),
     },
-    {"scoring", "options", "clip_scoring", "submission", "side_by_side"},
+    {"scoring", "options", "clip_scoring", "clip_bench", "submission", "side_by_side"},
     {"seeing", "bench", "inventory", "clip_verbs"},
     {"demo"},
     {"__main__"},

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
+from actioncast.clip_bench import clip_result_tables, is_of_clips
 from actioncast.data import LabelInput, find_dataset, open_dataset
 from actioncast.files import replace_file
 from actioncast.passport import Result, read_result, require_comparable, write_result
@@ -247,6 +248,9 @@ def write_readme(results: Path, readme: Path) -> str:
 
 def _tables(results: Mapping[str, Result]) -> list[tuple[str, Table]]:
     """A table for each task, data set and horizon source, in that order of mention."""
+    clips = [result for result in results.values() if is_of_clips(result)]
+    if clips:
+        return clip_result_tables(clips)
     groups: dict[tuple[str, str, str], dict[str, Result]] = {}
     for result in results.values():
         said = result.passport

@@ -9,15 +9,21 @@ import torch
 
 from actioncast.batches import CutVideos, Item, Variation
 from actioncast.checkpoint import from_json, to_json
+from actioncast.clip_config import ClipTrainConfig
+from actioncast.clip_recipes import CLIP_RECIPES
 from actioncast.data import Dataset, Split, Video
 from actioncast.data.collate import collate
 from actioncast.features import FeatureArray
-from actioncast.models.base import CountingAnticipator, CountsFirst
+from actioncast.models.base import ClipCounter, CountingAnticipator, CountsFirst, CountsLabels
 from actioncast.models.diffusion import DiffusionConfig
+from actioncast.models.mamba_vl import MambaVLConfig
+from actioncast.optimisation import make_optimizer, parameter_groups
 from actioncast.protocols import HorizonSource
+from actioncast.questions import QuestionMode
 from actioncast.recipes import RECIPES, recipe
 from actioncast.timeline import LabelSpace, Taxonomy, Timeline
 from actioncast.training import TrainConfig, build, prepare, training_facts
+from actioncast.types import IGNORE, Observation, Target, Tokens
 
 LABELS: Mapping[str, int] = {
     "breakfast": 48,
@@ -371,3 +377,59 @@ def test_a_video_too_long_for_the_model_is_refused() -> None:
 
 def test_no_test_data_chooses_a_recipes_checkpoint() -> None:
     assert {config.selection for _, config in RECIPES.values()} <= {"validation", "last"}
+
+
+def clips_of(config: ClipTrainConfig) -> tuple[Taxonomy, Observation, Target]:
+    """Two clips such as a recipe would show: features, and what else it asks for."""
+    sizes = {"verb": 6, "noun": 7, "action": 20}
+    pairs = tuple((i % 6, i % 7) for i in range(20))
+    heads = {h: LabelSpace(tuple(f"{h} {i}" for i in range(n))) for h, n in sizes.items()}
+    widths = {}
+    if config.objects:
+        widths["objects"] = 14
+    if config.questions is not QuestionMode.NONE:
+        widths["questions"] = 9
+    generator = torch.Generator().manual_seed(0)
+    valid = torch.tensor([[True, True, True], [True, False, False]])
+    x = Observation(
+        features=torch.randn(2, 3, 18, generator=generator),
+        valid=valid,
+        rate=1.0,
+        horizon=torch.zeros(2, dtype=torch.long),
+        labels=torch.tensor([[1, 2, 3], [4, IGNORE, IGNORE]]),
+        modalities={
+            name: Tokens(values=torch.randn(2, 3, width, generator=generator), valid=valid)
+            for name, width in widths.items()
+        },
+    )
+    labels = {head: torch.tensor([1, 2]) for head in sizes}
+    return Taxonomy(heads, "action", pairs), x, Target(frames={}, next=labels)
+
+
+@pytest.mark.parametrize("name", CLIP_RECIPES)
+def test_a_recipe_of_clips_builds_takes_one_step_and_answers(name: str) -> None:
+    config = CLIP_RECIPES[name][1]
+    taxonomy, x, y = clips_of(config)
+    model_config: Any = config.model
+    if isinstance(model_config, MambaVLConfig):
+        others = tuple((key, tokens.values.shape[2]) for key, tokens in x.modalities.items())
+        model_config = replace(model_config, feature_dim=18, modalities=others)
+    torch.manual_seed(0)
+    model = model_config.build(taxonomy)
+    if isinstance(model, ClipCounter):
+        model.fit_clips([(x, y)])
+    else:
+        if isinstance(model, CountsLabels):
+            model.count_labels(y.next)
+        optimizer = make_optimizer(parameter_groups(model, config), config)
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        torch.stack(list(model.losses(x, y).values())).sum().backward()
+        optimizer.step()
+        after = torch.cat([p.detach().flatten() for p in model.parameters()])
+        assert after.isfinite().all()
+        assert (after != before).any()
+    for prediction in model.eval().predict(x):
+        for head in taxonomy.heads:
+            assert prediction.next[head].detach().sum() == pytest.approx(1.0, abs=1e-4)
+    facts = {key: value for key, value in to_json(config).items() if key != "model"}
+    assert replace(from_json(ClipTrainConfig, facts, name), model=config.model) == config

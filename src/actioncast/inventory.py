@@ -56,8 +56,8 @@ def describe_cost(what: str, backbone: str = "") -> Description:
     """
     if what not in CLIP_RECIPES:
         raise ValueError(
-            f"--cost must go with a recipe of MambaVL, got {what or 'nothing'!r}; the recipes are "
-            f"{', '.join(name for name in CLIP_RECIPES if name.startswith('mambavl'))}."
+            f"--cost must go with a recipe of MambaVL, got {what or 'nothing'!r}; `actioncast "
+            "info` lists them, mambavl-ek100-recognition for example."
         )
     table = cost_of(CLIP_RECIPES[what][1], backbone)
     facts = {name: to_json(cost) for name, cost in {**table.parts, "total": table.total}.items()}
@@ -67,11 +67,11 @@ def describe_cost(what: str, backbone: str = "") -> Description:
 def _everything() -> Description:
     facts: dict[str, Any] = {
         "models": list(MODELS),
-        "protocols": list(PROTOCOLS),
+        "protocols": [*PROTOCOLS, "next_action", "recognition"],
         "datasets": {**DATASETS, **CLIP_DATASETS},
         "recipes": {name: said for name, (said, _) in {**RECIPES, **CLIP_RECIPES}.items()},
     }
-    lines = [f"models     {', '.join(MODELS)}", f"protocols  {', '.join(PROTOCOLS)}"]
+    lines = [f"models     {', '.join(MODELS)}", f"protocols  {', '.join(facts['protocols'])}"]
     for title in ("datasets", "recipes"):
         width = max(map(len, facts[title]))
         lines += ["", title, *[f"  {name:{width}} {said}" for name, said in facts[title].items()]]

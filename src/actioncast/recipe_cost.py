@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -59,7 +60,8 @@ def cost_of(config: object, backbone: str = "") -> CostTable:
     model = getattr(config, "model", None)
     if not isinstance(config, ClipTrainConfig) or not isinstance(model, MambaVLConfig):
         raise ValueError(
-            "--cost is told of MambaVL's recipes alone, got another; `actioncast info` lists them."
+            "--cost must go with a recipe of MambaVL, got one of another model; `actioncast info` "
+            "lists them."
         )
     parts: dict[str, Cost] = {}
     tokens = config.history.max_actions if config.input == "history" else config.num_frames
@@ -67,12 +69,12 @@ def cost_of(config: object, backbone: str = "") -> CostTable:
     if backbone:
         seen = replace(seen, name=backbone, num_frames=config.num_frames)
     if seen.name:
-        # Nothing is computed there: sizes are all that counts.
-        with torch.device("meta"):
+        # Nothing is computed on meta, sizes are all that counts; weights of a file do not go there.
+        with torch.device("meta" if seen.name.startswith("untrained:") else "cpu"):
             eyes = build_backbone(seen)
             size = eyes.framing.size
             frames = torch.zeros(1, seen.num_frames, 3, size, size)
-            parts[f"backbone {seen.name}"] = measure(eyes, frames)
+            parts[f"backbone {Path(seen.name).name}"] = measure(eyes, frames)
         model = replace(model, feature_dim=eyes.width)
     given = [_tokens(tokens, model.feature_dim)]
     given += [_tokens(TOKENS.get(name, 16), width) for name, width in model.modalities]

@@ -349,3 +349,10 @@ def test_a_folder_without_annotation_says_what_was_looked_for(tmp_path: Path):
     (tmp_path / "EPIC_100_validation.csv").write_text(official_row(VALIDATION[0]))
     with pytest.raises(FileNotFoundError, match=r"must hold EPIC_100_train\.csv"):
         open_epic_kitchens(tmp_path)
+
+
+def test_a_missing_class_file_is_named_with_where_to_look(tmp_path: Path):
+    folder = write_official(tmp_path / "epic")
+    (folder / "EPIC_100_verb_classes.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"needs the file .*verb_classes.csv.*next_action"):
+        open_epic_kitchens(folder)

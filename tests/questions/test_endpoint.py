@@ -1,5 +1,8 @@
 """An endpoint is asked patiently, told its key and nobody else, and believed nothing."""
 
+import dataclasses
+import socket
+
 import pytest
 from chat_server import chat_server, said
 
@@ -162,3 +165,13 @@ def test_an_address_must_be_one(url):
 def test_a_model_must_be_named():
     with pytest.raises(ValueError, match="--model"):
         ChatEndpoint(url="https://x/v1", model=" ")
+
+
+def test_where_nothing_listens_it_soon_says_so(endpoint, waits):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nobody = dataclasses.replace(endpoint, url=f"http://127.0.0.1:{port}/v1", attempts=8)
+    with pytest.raises(RefusedError, match="nothing listens at .*correct --endpoint"):
+        nobody.complete(ASK)
+    assert len(waits) == 2

@@ -109,7 +109,14 @@ def open_clip_features(
     files = {}
     for video, length in lengths.items():
         path, shape = folder / f"{video}.npy", headers[video].shape
-        found = time_axis(path, shape, length, width, usual)
+        try:
+            found = time_axis(path, shape, length, width, usual)
+        except ValueError:
+            raise ValueError(
+                f"{path} must have one axis of about {length} steps, {rate:g} for each of the "
+                f"{dataset.videos[video].duration:g} s of its video, got shape {shape}; say with "
+                "--feature-rate how many steps a second it has."
+            ) from None
         files[video] = FeatureFile(path, shape[found], found, shape[1 - found])
     return ClipFeatures(files, protocol, rate)
 

@@ -86,6 +86,11 @@ def read_rows(file: Path, columns: Mapping[str, str] | Sequence[str]) -> list[Ro
         ValueError: A column is missing, a row is too short, there is no row, or the text is not
             UTF-8.
     """
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"the annotation needs the file {file}, which is not there; docs/next_action.md says "
+            "which files there are."
+        )
     try:
         with _text(file) as text:
             lines = csv.reader(text, strict=True)

@@ -41,6 +41,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+REFUSED_AT_MOST = 3
+"""Attempts at a place where nothing listens: a server that starts anew is soon back."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatEndpoint:
     """Where a language model answers."""
@@ -103,7 +107,13 @@ class ChatEndpoint:
                         raise RefusedError(self._refusal(error.code)) from None
                     asked = retry_after(error.headers.get("Retry-After"), time.time())
             except (OSError, http.client.HTTPException) as error:
-                trouble = type(getattr(error, "reason", error)).__name__
+                reason = getattr(error, "reason", error)
+                trouble = type(reason).__name__
+                if isinstance(reason, ConnectionRefusedError) and attempt + 1 >= REFUSED_AT_MOST:
+                    raise RefusedError(
+                        f"nothing listens at {_shown(self.url)}; start the server, or correct "
+                        "--endpoint, and run the same command again."
+                    ) from None
             except _BrokenAnswerError as error:
                 trouble = str(error)
             if asked > self.longest_wait:

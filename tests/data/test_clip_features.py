@@ -106,7 +106,7 @@ def test_missing_files_are_counted(tmp_path: Path, dataset: ClipDataset):
 
 def test_a_file_of_another_length_is_named(tmp_path: Path, dataset: ClipDataset):
     np.save(tmp_path / "P01_01.npy", steps(50))
-    with pytest.raises(ValueError, match="one axis of about 80 steps.*say with --feature-rate"):
+    with pytest.raises(ValueError, match=r"one axis of about 80 steps.*say with --feature-rate"):
         open_clip_features(tmp_path, dataset, FOUR, 4.0)
 
 

@@ -172,6 +172,6 @@ def test_where_nothing_listens_it_soon_says_so(endpoint, waits):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     nobody = dataclasses.replace(endpoint, url=f"http://127.0.0.1:{port}/v1", attempts=8)
-    with pytest.raises(RefusedError, match="nothing listens at .*correct --endpoint"):
+    with pytest.raises(RefusedError, match=r"nothing listens at .*correct --endpoint"):
         nobody.complete(ASK)
     assert len(waits) == 2

@@ -36,7 +36,7 @@ LEVELS = (
 )
 """A module imports modules of its own level, without cycles, or of levels above in this list."""
 ALLOWED = {
-    "layers": {"timeline", "types", "layers"},
+    "layers": {"timeline", "types", "files", "layers"},
     "models": {"timeline", "types", "layers", "models", "video"},
     "video": {"timeline", "types", "files", "video"},
     "cost": set[str](),

@@ -13,10 +13,14 @@ def replace_file(path: Path, content: bytes) -> None:
     existing file keeps its mode; a new one may be read by everybody.
 
     Raises:
+        ValueError: There is something else under that name, a device for example.
         OSError: The file cannot be written; an older one is then untouched.
     """
     # A link would be replaced by a plain file.
     path = path.resolve()
+    if path.exists() and not path.is_file():
+        # A device or a pipe renamed over would be gone for everybody.
+        raise ValueError(f"{path} must be a file to write to, got a folder, device or pipe.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

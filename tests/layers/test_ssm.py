@@ -393,6 +393,56 @@ def test_state_and_sums_are_float32_under_autocast(way: str) -> None:
     assert torch.equal(found.y, exact.y.bfloat16())
 
 
+@pytest.mark.parametrize("harm", ["cut", "empty", "garbage", "page", "other"])
+def test_a_harmed_library_is_made_anew_and_never_loaded(
+    harm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A library cut short ends the process that loads it, with a bus error."""
+    if scan_kernel.kernel() is None:
+        pytest.skip("no C compiler here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    scan_kernel.kernel.cache_clear()
+    try:
+        assert scan_kernel.kernel() is not None
+        (kept,) = (tmp_path / "actioncast").iterdir()
+        whole = kept.read_bytes()
+        page = len(whole) // 2
+        kept.unlink()
+        kept.write_bytes(
+            {
+                "cut": whole[: len(whole) // 2],
+                "empty": b"",
+                "garbage": b"no library",
+                "page": whole[:page] + bytes(4096) + whole[page + 4096 :],
+                "other": whole.replace(b"actioncast_scan", b"actioncast_scam"),
+            }[harm]
+        )
+        scan_kernel.kernel.cache_clear()
+        found = scan_kernel.kernel()
+        assert found is not None
+        assert scan_kernel._is_whole(kept)
+        assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    finally:
+        scan_kernel.kernel.cache_clear()
+
+
+def test_the_name_of_the_library_changes_with_what_made_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if scan_kernel.kernel() is None:
+        pytest.skip("no C compiler here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command = scan_kernel._compiler("")
+    names = [scan_kernel._compiled(command).name]
+    monkeypatch.setattr(scan_kernel, "_processor", lambda: "another")
+    names.append(scan_kernel._compiled(command).name)
+    changed = tmp_path / "selective_scan.c"
+    changed.write_text(scan_kernel.SOURCE.read_text() + "\n/* changed */\n")
+    monkeypatch.setattr(scan_kernel, "SOURCE", changed)
+    names.append(scan_kernel._compiled(command).name)
+    assert len(set(names)) == 3
+
+
 def test_bias_softplus_skip_and_gate_come_in_the_public_order(way: str) -> None:
     inputs = inputs_of()
     d, bias, z = torch.randn(21), torch.randn(21), torch.randn(2, 70, 21)

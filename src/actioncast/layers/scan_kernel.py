@@ -24,6 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actioncast.files import replace_file
+
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("selective_scan.c")
@@ -218,7 +220,7 @@ def kernel() -> ScanKernel | None:
         return None
     try:
         return ScanKernel(ctypes.CDLL(str(_compiled(command))))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", "") or str(error)
         logger.warning(
             "%s could not compile the selective scan (%s), so it runs in PyTorch: the same "
@@ -241,14 +243,15 @@ def _compiler(named: str) -> list[str]:
 def _compiled(command: list[str]) -> Path:
     """The library, compiled unless it is in the cache.
 
-    Its name tells source, compiler, flags and processor, since it runs on no lesser one.
+    Its name tells source, compiler, flags and processor, since it runs on no lesser one. A file
+    that is not as it was written, as a crash may leave it, is made anew: loading it could end the
+    process.
     """
     digest = hashlib.sha256(SOURCE.read_bytes())
     digest.update(repr((command, FLAGS, platform.machine(), _processor())).encode())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = f"selective_scan-{digest.hexdigest()[:16]}.so"
-    kept = root / "actioncast" / name
-    if kept.exists():
+    kept = root / "actioncast" / f"selective_scan-{digest.hexdigest()[:16]}.so"
+    if _is_whole(kept):
         return kept
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -256,20 +259,43 @@ def _compiled(command: list[str]) -> Path:
     except OSError:
         # A home that cannot be written: this process alone has it.
         folder = tempfile.mkdtemp()
-        kept = Path(folder) / name
+        kept = Path(folder) / "selective_scan.so"
     made = Path(folder) / "made.so"
-    subprocess.run(
-        [*command, *FLAGS, str(SOURCE), "-o", str(made)],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    # Whole or not at all, whoever compiles at the same time.
-    made.replace(kept)
-    if Path(folder) != kept.parent:
-        Path(folder).rmdir()
+    try:
+        subprocess.run(
+            [*command, *FLAGS, str(SOURCE), "-o", str(made)],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        content = made.read_bytes()
+    finally:
+        made.unlink(missing_ok=True)
+        if Path(folder) != kept.parent:
+            shutil.rmtree(folder, ignore_errors=True)
+    # Whole or not at all, whoever compiles at the same time. What was made elsewhere at the same
+    # time is as good, byte for byte or not; its digest is replaced with it.
+    replace_file(kept, content + _seal(content))
     return kept
+
+
+SEAL = b"actioncast:"
+
+
+def _seal(content: bytes) -> bytes:
+    """What stands after a library: loaders read no further than its sections."""
+    return SEAL + hashlib.sha256(content).hexdigest().encode()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there and is what was written."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    library, mark, _ = content.rpartition(SEAL)
+    return bool(mark) and content == library + _seal(library)
 
 
 def _processor() -> str:

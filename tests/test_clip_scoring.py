@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -320,3 +321,72 @@ def test_data_of_hand_made_clips_has_all_its_actions() -> None:
     """The helper of these tests numbers actions as the taxonomy does."""
     found = clip_dataset([])
     assert found.taxonomy.pairs[5] == (2, 1)
+
+
+def test_a_run_with_oracle_questions_says_so_wherever_it_is_seen(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recognition from features, asked about its own annotation, through the command line."""
+    data = home / "epic100"
+    for video in ("P01_01", "P02_01", "P03_01", "P04_01", "P01_02", "P05_01"):
+        (data / "features").mkdir(exist_ok=True)
+        np.save(data / "features" / f"{video}.npy", np.ones((200, 3), np.float32))
+    words = ["train", "mambavl-ek100-recognition", "--data", str(data), "--out", str(tmp_path)]
+    words += ["--text-encoder", "hash:4", "--epochs", "1", "--warmup-epochs", "1", "--seed", "3"]
+    words += ["--model.hidden-dim", "8", "--model.state-dim", "2", "--feature-rate", "5"]
+    write_lengths(data)
+    assert main(words) == 0
+    run = tmp_path / "mambavl-ek100-recognition"
+    capsys.readouterr()
+    assert main(["evaluate", str(run)]) == 0
+    assert "recognition with oracle questions" in capsys.readouterr().out
+    said = read_result(run / "results" / "recognition.json").passport
+    assert said.task == "recognition with oracle questions"
+    assert said.questions.startswith("oracle: questions made from")
+    assert "own annotation" in said.questions
+    assert said.clip == "16 frames of the action itself, from its start to its stop."
+    assert (said.features_causal, said.seeds, said.anticipation_time) == ("unknown", (3,), 0.0)
+    assert main(["evaluate", str(run), "--split", "train"]) in (0, 2)
+    # Other data do not take the place of the run's own result.
+    own = (run / "results" / "recognition.json").read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    rows = (other / "EPIC_100_validation.csv").read_text().splitlines()
+    (other / "EPIC_100_validation.csv").write_text("\n".join(rows[:-1]) + "\n")
+    assert main(["evaluate", str(run), "--data", str(other)]) == 0
+    assert (run / "results" / "recognition.json").read_bytes() == own
+    assert len(list((run / "results").glob("recognition-on-*.json"))) == 1
+
+
+def write_lengths(data: Path) -> None:
+    videos = sorted(path.stem for path in (data / "features").glob("*.npy"))
+    rows = [f"{video},40.0,60.0,1920x1080" for video in videos]
+    text = "\n".join(["video_id,duration,fps,resolution", *rows]) + "\n"
+    (data / "EPIC_100_video_info.csv").write_text(text)
+
+
+def test_counting_counts_the_training_part_alone(home: Path) -> None:
+    """48 clips train and 24 validate; frequencies are those of the 48."""
+    loaded = load_clip_run(home / "runs" / "class-frequency-ek100")
+    train = loaded.dataset.part("train")
+    model: Any = loaded.checkpoint.model
+    for head, size in (("verb", 3), ("noun", 2), ("action", len(loaded.dataset.taxonomy.pairs))):
+        counts = np.bincount([clip.label(head) for clip in train], minlength=size)
+        assert getattr(model, f"counts_{head}").tolist() == counts.tolist()
+    grams: Any = load_clip_run(home / "runs" / "pair-n-gram-ek100").checkpoint.model
+    assert sorted(grams.answers.tolist()) == sorted(clip.action for clip in train)
+
+
+def test_the_joint_variant_needs_both_halves() -> None:
+    clips = [clip(0, 0, 8)]
+    first = ranked([0, 1, 2, 3, 4])[None]
+    scores = {"verb": first, "noun": first, "action": np.outer(first, first).reshape(1, -1)}
+    assert score_clips(scores, clips, dataset(clips), "next_action")["overall"][JOINT] == 0
+
+
+def test_recognition_is_selected_by_the_first_answer() -> None:
+    clips = [clip(0, 1, 1), clip(1, 1, 1)]
+    verbs = np.stack([ranked([1]), ranked([0, 1])])
+    scores = {"verb": verbs, "noun": verbs, "action": np.ones((2, SIZE**2))}
+    assert selecting_score(scores, clips, "recognition", "verb") == 50
+    assert selecting_score(scores, clips, "next_action", "verb") == 100

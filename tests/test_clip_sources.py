@@ -7,9 +7,17 @@ import pytest
 
 from actioncast.clip_config import ClipTrainConfig
 from actioncast.clip_sources import QuestionTokens, sources
+from actioncast.data.action_history import ActionHistory
 from actioncast.data.clips import ActionClip, ClipDataset
-from actioncast.data.epic_kitchens import open_epic_kitchens
-from actioncast.questions import QuestionBank, QuestionFile, QuestionMode, write_questions
+from actioncast.data.epic_kitchens import class_synonyms, open_epic_kitchens
+from actioncast.questions import (
+    LeakChecker,
+    QuestionBank,
+    QuestionFile,
+    QuestionMode,
+    QuestionPair,
+    write_questions,
+)
 from actioncast.text_encoders import HashTextEncoder
 from clip_folders import write_kitchen
 
@@ -184,3 +192,48 @@ def test_objects_that_are_not_there_are_said(kitchen: Path) -> None:
     dataset = open_epic_kitchens(kitchen)
     with pytest.raises(FileNotFoundError, match="objects of VISOR were looked for in"):
         sources(replace(PLAIN, objects=True), dataset, kitchen)
+
+
+def test_predicted_questions_are_about_the_last_of_several_actions(kitchen: Path) -> None:
+    """Of every clip whose last observed action differs from the first."""
+    questions, dataset = asked(QuestionMode.PREDICTED, kitchen)
+    history = ActionHistory(dataset)
+    bank = QuestionBank(dataset.taxonomy, LeakChecker(dataset.taxonomy, class_synonyms(kitchen)))
+    told = 0
+    for clip in dataset.part("validation"):
+        seen = history.observed(clip)
+        if len(seen) < 2 or seen.actions[0] == seen.actions[-1]:
+            continue
+        told += 1
+        last = [bank.pair(int(seen.verbs[-1]), int(seen.nouns[-1]), str(w)) for w in range(8)]
+        assert questions.pairs[clip.id] in last
+    assert told > 5
+
+
+def test_files_of_predicted_questions_are_not_masked_by_the_annotation(
+    kitchen: Path, tmp_path: Path
+) -> None:
+    """Masks would stand where a recogniser was right."""
+    dataset = open_epic_kitchens(kitchen)
+    for part in ("train", "validation"):
+        pairs = {
+            clip.id: QuestionPair(verb="Does one take the pan?", noun="Is a tap washed?")
+            for clip in dataset.part(part)
+        }
+        file = QuestionFile(source="Ann", mode=QuestionMode.PREDICTED, questions=pairs, ahead=1.5)
+        write_questions(tmp_path / f"{part}.json", file)
+    named = str(tmp_path / "{part}.json")
+    questions, _ = asked(QuestionMode.PREDICTED, kitchen, question_file=named)
+    assert {(p.verb, p.noun) for p in questions.pairs.values()} == {
+        ("Does one take the pan?", "Is a tap washed?")
+    }
+    gap = replace(PLAIN.history, gap=0.6)
+    with pytest.raises(ValueError, match=r"observed 1\.6 s before a clip"):
+        asked(QuestionMode.PREDICTED, kitchen, question_file=named, history=gap)
+
+
+def test_a_shorter_history_asks_about_what_it_tells(kitchen: Path) -> None:
+    """With 3 s hidden besides, the last action is an earlier one."""
+    near, dataset = asked(QuestionMode.PREDICTED, kitchen)
+    far, _ = asked(QuestionMode.PREDICTED, kitchen, history=replace(PLAIN.history, gap=3.0))
+    assert sum(near.pairs[c.id] != far.pairs[c.id] for c in dataset.part("validation")) > 10

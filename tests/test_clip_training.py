@@ -372,3 +372,41 @@ def test_values_that_do_not_fit_are_refused(values: dict[str, Any], sentence: st
 def test_data_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"was looked for in .*epic100"):
         train_clip_run("tiny", TINY, tmp_path / "run", data=tmp_path / "none", machine=CPU)
+
+
+def test_balance_knows_the_clips_that_train_and_no_others(kitchen: Path, tmp_path: Path) -> None:
+    """Neither those held out nor the validation part."""
+    train_clip_run("tiny", replace(TINY, epochs=1), tmp_path / "run", data=kitchen, machine=CPU)
+    loaded = load_clip_run(tmp_path / "run")
+    held = set(loaded.checkpoint.run["held_out"])
+    trained = [c for c in loaded.dataset.part("train") if c.participant not in held]
+    assert held
+    counts = np.bincount([clip.verb for clip in trained], minlength=3) + 1
+    model: Any = loaded.checkpoint.model
+    np.testing.assert_allclose(
+        model.log_share_verb.numpy(), np.log(counts / counts.sum()), rtol=1e-5
+    )
+
+
+def test_an_epoch_and_a_seed_have_an_order_of_their_own() -> None:
+    orders = {
+        tuple(i for batch in ShuffledClips(50, 7, seed).batches(epoch) for i in batch)
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len(orders) == 4
+    exchanged = {
+        tuple(i for batch in ShuffledClips(50, 7, seed, 0.5).batches(epoch) for i in batch)
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len({tuple(i // 50 for i in order) for order in exchanged}) == 4
+
+
+def test_seeds_give_other_weights_and_other_orders(kitchen: Path, tmp_path: Path) -> None:
+    found = []
+    for seed in (0, 1):
+        config = replace(TINY, seed=seed, epochs=1, selection="last")
+        train_clip_run("tiny", config, tmp_path / str(seed), data=kitchen, machine=CPU)
+        found.append(weights(tmp_path / str(seed) / "split1" / "best"))
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])

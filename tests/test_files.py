@@ -1,5 +1,6 @@
 """A file is replaced whole or not at all."""
 
+import os
 import stat
 
 import pytest
@@ -37,3 +38,12 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, b
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="got a folder, device or pipe"):
+        replace_file(tmp_path / "pipe", b"x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    with pytest.raises(ValueError, match="got a folder"):
+        replace_file(tmp_path, b"x")

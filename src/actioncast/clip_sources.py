@@ -234,7 +234,8 @@ def _from_files(
             )
         _require_ahead(path, file, config)
         found |= file.questions
-        makers.append(file.source)
+        # Whoever wrote the file says what it was made from; nothing here can prove it.
+        makers.append(f"{file.source} (a file, as it says)")
     return found, ", ".join(dict.fromkeys(makers))
 
 

@@ -115,6 +115,8 @@ def _file(folder: Path, loaded: LoadedClips, arguments: Evaluate) -> str:
         name += f"-{config.frames}"
     if loaded.part != VALIDATION:
         name += f"-{loaded.part}"
+    if _foreign(loaded):
+        name += f"-on-{loaded.dataset.name}-{loaded.dataset.fingerprint()}"
     if arguments.out is None or len(arguments.run) < 2:
         return name
     return "-".join([*end_of(folder, arguments.run).parts, name])

@@ -6,12 +6,15 @@ import pytest
 from epic_classes import small_checker
 
 from actioncast.questions import (
+    LeakChecker,
     QuestionFile,
     QuestionMode,
     QuestionPair,
     read_questions,
     write_questions,
 )
+from actioncast.questions.question_files import not_a_pair
+from actioncast.timeline import LabelSpace, Taxonomy
 
 GOOD = {"verb": "What is done?", "noun": "With what?"}
 
@@ -145,3 +148,22 @@ def test_no_questions_make_no_file(tmp_path):
     with pytest.raises(ValueError, match="must hold questions"):
         write_questions(tmp_path / "q.json", file)
     assert not (tmp_path / "q.json").exists()
+
+
+def test_an_answer_between_signs_that_nobody_sees_is_found(tmp_path):
+    taxonomy = Taxonomy(
+        {"verb": LabelSpace(("wash",)), "noun": LabelSpace(("pan",)), "action": LabelSpace(("a",))},
+        pairs=((0, 0),),
+    )
+    for hidden in ("w\u200bash", "\uff57\uff41\uff53\uff48", "wa\u00adsh"):
+        content = {"verb": f"Does one {hidden} it?", "noun": "What is it?"}
+        text = json.dumps({"format": 1, "source": "x", "questions": {"c": content}})
+        (tmp_path / "q.json").write_text(text)
+        with pytest.raises(ValueError, match="must not name its own answer"):
+            read_questions(
+                tmp_path / "q.json", ["c"], checker=LeakChecker(taxonomy), answers={"c": (0, 0)}
+            )
+
+
+def test_half_a_character_is_no_question():
+    assert "half of a character" in not_a_pair({"verb": "What \ud800?", "noun": "What?"})

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from actioncast.progress import Progress, silent
 from actioncast.questions.endpoint import ChatEndpoint, EndpointError, RefusedError
-from actioncast.questions.leaks import LeakChecker, QuestionPair, spoken
+from actioncast.questions.leaks import LeakChecker, QuestionPair, plain, spoken
 from actioncast.questions.prompts import ask, ask_again, describe
 from actioncast.questions.question_files import listed, not_a_pair
 
@@ -83,7 +83,7 @@ def parse_answer(answer: str) -> tuple[QuestionPair | None, str]:
         value = {head: value.get(head) for head in ("verb", "noun")}
     if wrong := not_a_pair(value):
         return None, f'the answer must have two strings, "verb" and "noun" ({wrong})'
-    verb, noun = (" ".join(value[head].split()) for head in ("verb", "noun"))
+    verb, noun = (" ".join(plain(value[head]).split()) for head in ("verb", "noun"))
     if max(len(verb), len(noun)) > LONGEST:
         return None, f"a question must have at most {LONGEST} characters"
     return QuestionPair(verb=verb, noun=noun), ""

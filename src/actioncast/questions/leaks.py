@@ -15,6 +15,7 @@ What counts as the answer, for a class and for each of its synonyms:
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -56,6 +57,15 @@ class QuestionPair:
         return QuestionPair(
             verb=checker.mask(self.verb, "verb", verb), noun=checker.mask(self.noun, "noun", noun)
         )
+
+
+def plain(text: str) -> str:
+    """A text without signs that nobody sees and with letters as they are typed.
+
+    Between invisible signs, or in letters of full width, an answer would pass for another word.
+    """
+    shown = unicodedata.normalize("NFKC", text)
+    return "".join(sign for sign in shown if unicodedata.category(sign) != "Cf").strip()
 
 
 @dataclass(frozen=True, slots=True)

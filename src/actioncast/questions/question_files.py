@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actioncast.files import replace_file
-from actioncast.questions.leaks import LeakChecker, QuestionPair
+from actioncast.questions.leaks import LeakChecker, QuestionPair, plain
 from actioncast.questions.modes import QuestionMode
 
 FORMAT = 1
@@ -170,7 +170,7 @@ def parse_questions(path: Path) -> QuestionFile:
         if wrong := not_a_pair(pair):
             odd.append(f"{clip} ({wrong})")
         else:
-            questions[clip] = QuestionPair(verb=pair["verb"].strip(), noun=pair["noun"].strip())
+            questions[clip] = QuestionPair(verb=plain(pair["verb"]), noun=plain(pair["noun"]))
     if odd:
         raise ValueError(
             f'{path}: every clip must have a "verb" and a "noun" question, two strings, got '
@@ -189,6 +189,8 @@ def not_a_pair(value: object) -> str:
             return f"{head}: {_kind(question)}"
         if not any(character.isalpha() for character in question):
             return f"{head}: empty"
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in question):
+            return f"{head}: half of a character, which no file can hold"
     if more := sorted(set(value) - {"verb", "noun"}):
         return f"also {', '.join(more)}"
     return ""

@@ -318,7 +318,7 @@ def test_a_checkpoint_of_other_classes_is_refused(home: Path, tmp_path: Path) ->
 
 
 def test_data_of_hand_made_clips_has_all_its_actions() -> None:
-    """The helper of these tests numbers actions as the taxonomy does."""
+    """Clips of these tests number their actions as the taxonomy does."""
     found = clip_dataset([])
     assert found.taxonomy.pairs[5] == (2, 1)
 

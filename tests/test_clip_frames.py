@@ -130,3 +130,12 @@ def test_images_were_written_as_often_as_the_annotation_counts_frames() -> None:
                 assert abs(int(row["start_frame"]) - start * image_rate(rate)) <= 1.01, row
                 seen.add(round(rate))
     assert {30, 48, 50, 60, 90} <= seen
+
+
+@pytest.mark.parametrize(
+    ("rate", "images"), [(50.0, 50.0), (47.95, 60.0), (52.0, 60.0), (59.94, 60.0), (29.97, 60.0)]
+)
+def test_only_videos_of_fifty_frames_were_written_fifty_times_a_second(
+    rate: float, images: float
+) -> None:
+    assert image_rate(rate) == images

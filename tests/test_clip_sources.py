@@ -237,3 +237,13 @@ def test_a_shorter_history_asks_about_what_it_tells(kitchen: Path) -> None:
     near, dataset = asked(QuestionMode.PREDICTED, kitchen)
     far, _ = asked(QuestionMode.PREDICTED, kitchen, history=replace(PLAIN.history, gap=3.0))
     assert sum(near.pairs[c.id] != far.pairs[c.id] for c in dataset.part("validation")) > 10
+
+
+def test_clips_of_one_action_are_asked_about_in_several_ways(kitchen: Path) -> None:
+    """A paraphrase is chosen by the clip, so that no question is a code for its action."""
+    questions, dataset = asked(QuestionMode.ORACLE, kitchen)
+    ways: dict[int, set[QuestionPair]] = {}
+    for part in ("train", "validation"):
+        for clip in dataset.part(part):
+            ways.setdefault(clip.action, set()).add(questions.pairs[clip.id])
+    assert max(map(len, ways.values())) > 2

@@ -356,3 +356,25 @@ def test_a_missing_class_file_is_named_with_where_to_look(tmp_path: Path):
     (folder / "EPIC_100_verb_classes.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"needs the file .*verb_classes.csv.*next_action"):
         open_epic_kitchens(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("EPIC_100_train.csv", "P01_01_0,P01", ",P01", "must have an id and a video, got ''"),
+        ("EPIC_100_verb_classes.csv", "1,put,", "1,,", "a name of its own, got 'none'"),
+        ("EPIC_100_verb_classes.csv", "1,put,", "1,take,", "got 'take', as class 0"),
+        ("EPIC_100_video_info.csv", "", "P01_01,9,60\nP01_01,8,60\n", "'P01_01' with others"),
+        ("EPIC_100_video_info.csv", "", ",9,60\n", "one length and rate, got 'none'"),
+    ],
+)
+def test_what_has_no_name_or_two_meanings_is_refused(
+    file: str, old: str, new: str, said: str, tmp_path: Path
+):
+    folder = write_official(tmp_path / "epic")
+    path = folder / file
+    text = path.read_text() if path.exists() else "video_id,duration,fps\n"
+    assert old in text
+    path.write_text(text.replace(old, new, 1) if old else text + new)
+    with pytest.raises(ValueError, match=said):
+        open_epic_kitchens(folder)

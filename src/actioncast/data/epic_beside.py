@@ -35,11 +35,17 @@ def read_videos(path: Path) -> dict[str, VideoInfo]:
     file = beside(path, "EPIC_100_video_info.csv")
     if not file.is_file():
         return {}
-    rows = read_rows(file, {"id": "video_id", "duration": "duration", "fps": "fps"})
-    return {
-        row.values["id"]: VideoInfo(duration=row.positive("duration"), rate=row.positive("fps"))
-        for row in rows
-    }
+    found: dict[str, VideoInfo] = {}
+    for row in read_rows(file, {"id": "video_id", "duration": "duration", "fps": "fps"}):
+        video = row.values["id"]
+        info = VideoInfo(duration=row.positive("duration"), rate=row.positive("fps"))
+        if not video or found.get(video, info) != info:
+            raise ValueError(
+                f"{row.place}: a video must have a name and one length and rate, got "
+                f"{video or 'none'!r}{' with others before' if video else ''}; keep one row of it."
+            )
+        found[video] = info
+    return found
 
 
 def read_tail(

@@ -259,6 +259,11 @@ def _check_ids(annotation: _Annotation) -> None:
     found: dict[str, str] = {}
     for part, actions in annotation.parts.items():
         for action in actions:
+            if not action.id or not action.video:
+                raise ValueError(
+                    f"{action.row.place}: an action must have an id and a video, got "
+                    f"{action.id!r} and {action.video!r}; fill them in, or take the row out."
+                )
             if action.id in found:
                 raise ValueError(
                     f"{action.row.place}: the id {action.id} stands in the {found[action.id]} part "

@@ -140,7 +140,8 @@ def read_classes(file: Path) -> list[ClassEntry]:
     """Classes in the order of their numbers.
 
     Raises:
-        ValueError: Numbers leave a gap or stand there twice, or synonyms are no list.
+        ValueError: Numbers leave a gap or stand there twice, a name is missing or another's, or
+            synonyms are no list.
     """
     columns = {"id": "id", "key": "key", "instances": "instances", "category": "category"}
     rows = read_rows(file, columns)
@@ -148,8 +149,16 @@ def read_classes(file: Path) -> list[ClassEntry]:
     if sorted(found) != list(range(len(rows))):
         raise ValueError(f"{file}: ids must run from 0 to {len(rows) - 1}, each one once.")
     entries: list[ClassEntry] = []
+    named: dict[str, int] = {}
     for i in range(len(rows)):
         row = found[i]
+        name = row.values["key"]
+        if not name or name in named:
+            raise ValueError(
+                f"{row.place}: a class must have a name of its own, got "
+                f"{name or 'none'!r}{f', as class {named[name]}' if name else ''}; name it."
+            )
+        named[name] = i
         try:
             instances = ast.literal_eval(row.values["instances"])
         except (ValueError, SyntaxError):

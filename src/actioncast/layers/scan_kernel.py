@@ -109,7 +109,7 @@ class ScanKernel:
                 )
             )
 
-        _over_channels(run, u, b, states, zero_order_hold)
+        _run(run, _calls(u, b, zero_order_hold))
         return Scanned(y, last, borders)
 
     def gradient(
@@ -130,15 +130,15 @@ class ScanKernel:
         du, ddelta, da = torch.empty_like(u), torch.empty_like(u), torch.zeros_like(a)
         dfirst = u.new_empty(u.shape[0], u.shape[2], a.shape[1]) if of_first else None
         # Every call sums over its own channels.
-        calls = len(_ranges(u, b, a.shape[1]))
-        db, dc = u.new_zeros(calls, *b.shape), u.new_zeros(calls, *c.shape)
+        calls = _calls(u, b, zero_order_hold)
+        db, dc = u.new_zeros(len(calls), *b.shape), u.new_zeros(len(calls), *c.shape)
 
         def run(shape: _Shape, call: int) -> int:
             given = (u, delta, a, b, c, borders, grad_y, grad_last, du, ddelta, da)
             made = (db[call], dc[call], dfirst)
             return int(self._gradient(ctypes.byref(shape), *map(_address, (*given, *made))))
 
-        _over_channels(run, u, b, a.shape[1], zero_order_hold)
+        _run(run, calls)
         return ScanGradients(du, ddelta, da, db.sum(0), dc.sum(0), dfirst)
 
 
@@ -150,51 +150,44 @@ def _address(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
-def _ranges(
-    u: Float[Tensor, "batch time channel"], b: Float[Tensor, "batch time group state"], states: int
-) -> list[tuple[int, int, int]]:
-    """Group, first and last channel of every call: the channels shared out among threads."""
-    width, groups = u.shape[2], b.shape[2]
+def _calls(
+    u: Float[Tensor, "batch time channel"],
+    b: Float[Tensor, "batch time group state"],
+    zero_order_hold: bool,
+) -> list[_Shape]:
+    """One call for each range of channels: those of every group, shared out among threads."""
+    batch, steps, width = u.shape
+    groups, states = b.shape[2:]
     own = width // groups
     threads = torch.get_num_threads() if u.numel() * states >= SMALL else 1
     parts = max(1, min(-(-threads // groups), own // 16))
     # Whole blocks of lanes, so that no block of saved states has two writers.
     size = -(-own // parts // 16) * 16
     return [
-        (group, group * own + start, group * own + min(start + size, own))
-        for group in range(groups)
-        for start in range(0, own, size)
-    ]
-
-
-def _over_channels(
-    run: Callable[[_Shape, int], int],
-    u: Float[Tensor, "batch time channel"],
-    b: Float[Tensor, "batch time group state"],
-    states: int,
-    zero_order_hold: bool,
-) -> None:
-    batch, steps, width = u.shape
-    groups = b.shape[2]
-    calls = [
         _Shape(
             batch,
             steps,
             states,
             width,
-            begin,
-            end,
+            group * own + start,
+            group * own + min(start + size, own),
             groups * states,
             group * states,
             int(zero_order_hold),
         )
-        for group, begin, end in _ranges(u, b, states)
+        for group in range(groups)
+        for start in range(0, own, size)
     ]
-    numbers = range(len(calls))
-    if len(calls) == 1 or u.numel() * states < SMALL:
-        failed = [run(call, i) for i, call in zip(numbers, calls, strict=True)]
-    else:
+
+
+def _run(run: Callable[[_Shape, int], int], calls: list[_Shape]) -> None:
+    """Make all calls, large ones side by side; each is given its number."""
+    shape, numbers = calls[0], range(len(calls))
+    large = shape.batch * shape.steps * shape.width * shape.states >= SMALL
+    if large and len(calls) > 1:
         failed = list(_pool(torch.get_num_threads()).map(run, calls, numbers))
+    else:
+        failed = list(map(run, calls, numbers))
     if any(failed):
         raise MemoryError("the selective scan found no memory for its state.")
 
@@ -274,13 +267,13 @@ def _compiled(command: list[str]) -> Path:
         made.unlink(missing_ok=True)
         if Path(folder) != kept.parent:
             shutil.rmtree(folder, ignore_errors=True)
-    # Whole or not at all, whoever compiles at the same time. What was made elsewhere at the same
-    # time is as good, byte for byte or not; its digest is replaced with it.
+    # Whole or not at all, whoever compiles at the same time.
     replace_file(kept, content + _seal(content))
     return kept
 
 
 SEAL = b"actioncast:"
+"""Between a library and its digest."""
 
 
 def _seal(content: bytes) -> bytes:

@@ -236,6 +236,7 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
         num_frames=len(index),
         features=features,
         observed_labels=observed,
+        active=None if video.active is None else video.active[index],
     )
 
 

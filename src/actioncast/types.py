@@ -38,6 +38,10 @@ class Task(StrEnum):
     """Name every frame of the horizon (LTA)."""
     NEXT_ACTION = "next_action"
     """Name the action after the anticipation time, or of the clip when that is 0."""
+    ONLINE = "online"
+    """At every step, from the past alone, name the action under way and those at moments ahead."""
+    COMING = "coming_actions"
+    """Name the next actions in their order, whenever they start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,8 @@ class Observation:
     """Frames of the whole video, where a protocol gives them away (`true_length` does)."""
     anticipation_time: float = 0.0
     """Seconds from the last observed frame to the action asked for; 0 names the clip."""
+    ahead: tuple[float, ...] = ()
+    """Seconds after each step at which the action is asked for as well (`Task.ONLINE`)."""
     labels: Int[Tensor, "batch time"] | None = None
     """The observed actions where somebody named them: a person, or a recogniser."""
     modalities: Mapping[str, Tokens] = field(default_factory=dict)
@@ -154,6 +160,14 @@ class Target:
     video_frames: Mapping[str, Int[Tensor, "batch frame"]] = field(default_factory=dict)
     """The action of every observed frame of the video's own grid, by head, for losses that look
     between the steps; a head that stands in `frames` alone has a stride of 1."""
+    active: Mapping[str, Bool[Tensor, "batch time label"]] = field(default_factory=dict)
+    """All actions under way at every observed step, by head, where several may be at once; padding
+    and steps that no loss counts have none."""
+    starts: Mapping[str, Int[Tensor, "batch time"]] = field(default_factory=dict)
+    """The action that starts the anticipation time after each step, by head; IGNORE where none
+    does. It stands at the last step before that moment."""
+    coming: Mapping[str, Int[Tensor, "batch place"]] = field(default_factory=dict)
+    """The next actions in order, by head; IGNORE after the last that is known."""
 
     def to(self, device: torch.device | str) -> "Target":
         """The same target on another device."""
@@ -164,6 +178,9 @@ class Target:
             future=None if self.future is None else self.future.to(device),
             durations=None if self.durations is None else self.durations.to(device),
             video_frames={h: labels.to(device) for h, labels in self.video_frames.items()},
+            active={head: labels.to(device) for head, labels in self.active.items()},
+            starts={head: labels.to(device) for head, labels in self.starts.items()},
+            coming={head: labels.to(device) for head, labels in self.coming.items()},
         )
 
 
@@ -203,10 +220,18 @@ class Prediction:
     """NEXT_ACTION: the action after the anticipation time, by head."""
     samples: Int[Tensor, "sample horizon"] | None = None
     """LONG_TERM: several futures drawn, one label a frame."""
+    ahead: Float[Tensor, "time moment label"] | None = None
+    """ONLINE: the action at each moment of `Observation.ahead` after every observed step, said at
+    that step. It runs on the grid of the observation."""
+    coming: Mapping[str, Float[Tensor, "place _"]] | None = None
+    """COMING: the next actions in order, by head."""
 
     def __post_init__(self) -> None:
-        if self.past is None and self.future is None and self.next is None:
-            raise ValueError("a prediction must answer a task, got no past, future or next.")
+        answers = (self.past, self.future, self.next, self.ahead, self.coming)
+        if all(answer is None for answer in answers):
+            raise ValueError(
+                "a prediction must answer a task, got no past, future, next, ahead or coming."
+            )
 
     @property
     def now(self) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from actioncast.features import FeatureSource, LabelFeatures
 from actioncast.timeline import Taxonomy, Timeline
@@ -25,13 +25,18 @@ class Video:
     features: FeatureSource | None = None
     observed_labels: Int[np.ndarray, " time"] | None = field(default=None, repr=False)
     """Labels that a model may read as input, where the run allows it."""
+    active: Bool[np.ndarray, "time label"] | None = field(default=None, repr=False)
+    """All actions under way at every frame, where several may be at once (THUMOS14); absent, the
+    timeline says the one there is. With it the timeline may overlap and leave gaps."""
     group: str = ""
     """Who acts: a fair split never has a group on both sides."""
     recording: str = ""
     """What was filmed; videos of one recording, by several cameras, are not independent."""
 
     def frames(self) -> Int[np.ndarray, " time"]:
-        """The label of every frame."""
+        """The label of every frame; of several at once the first in the order of the labels."""
+        if self.active is not None:
+            return self.active.argmax(1)
         return self.timeline.to_frames(self.num_frames, self.rate)
 
     def counted(self) -> TrainingTimeline:
@@ -146,6 +151,8 @@ class Dataset:
             frames = self.videos[name].frames()
             digest.update(f"{name}:{len(frames)}:".encode())
             digest.update(frames.astype("<i4").tobytes())
+            if (active := self.videos[name].active) is not None:
+                digest.update(np.packbits(active).tobytes())
         for name, split in sorted(self.splits.items()):
             digest.update(repr((name, sorted(split.train), sorted(split.test))).encode())
         return digest.hexdigest()[:16]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -34,6 +34,8 @@ class Sample:
     future: tuple[int, ...]
     """Truth of the horizon as ordered actions and their end; empty when none was asked for."""
     durations: tuple[float, ...]
+    active: Bool[np.ndarray, "time label"] | None = None
+    """All actions under way at every observed step, where several may be at once."""
 
 
 Anchor = Literal["start", "end"]
@@ -102,6 +104,7 @@ def cut(
         video_frames=frames[: max(stop, question.observed)],
         future=future,
         durations=durations,
+        active=None if video.active is None else video.active[seen],
     )
 
 
@@ -121,6 +124,7 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
     features = _padded([torch.from_numpy(sample.features) for sample in samples], 0.0)
     steps = torch.tensor([len(sample.features) for sample in samples])
     observed_labels = [s.observed_labels for s in samples if s.observed_labels is not None]
+    active = [sample.active for sample in samples if sample.active is not None]
     observation = Observation(
         features=features,
         valid=torch.arange(features.shape[1]) < steps[:, None],
@@ -147,6 +151,9 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
         # With a stride of 1 these are `frames` again.
         video_frames={head: _padded([torch.from_numpy(s.video_frames) for s in samples], IGNORE)}
         if samples[0].stride > 1
+        else {},
+        active={head: _padded([torch.from_numpy(rows) for rows in active], False)}
+        if len(active) == len(samples)
         else {},
     )
     return observation, target

@@ -90,6 +90,15 @@ class CountsLabels(Protocol):
         """Take in the class of every training clip, by head; replaces what it counted before."""
 
 
+@runtime_checkable
+class AnswersAhead(Protocol):
+    """What a model of `Task.ONLINE` also is: it answers the moments that it was built for."""
+
+    @property
+    def ahead(self) -> tuple[float, ...]:
+        """Seconds after each step; `Observation.ahead` must be these, or empty."""
+
+
 class CountsFirst(ABC):
     """What a model also is that must see how its training labels lie before it descends."""
 

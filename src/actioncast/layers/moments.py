@@ -1,0 +1,63 @@
+"""What a model of streams learns at every step: the action under way, and those at moments ahead.
+
+A row of targets belongs to the step at which it is said: entry `[t, i]` is about the step
+`shifts[i]` after t. `metrics.detection.align_to_target` moves scores to the step they are about.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from actioncast.types import IGNORE
+
+
+def steps_ahead(ahead: Sequence[float], rate: float, stride: int) -> tuple[int, ...]:
+    """Moments in seconds as steps of a model's grid.
+
+    Args:
+        ahead: Seconds after a step, above 0, increasing.
+        rate: Frames per second of the video.
+        stride: Frames a step.
+
+    Raises:
+        ValueError: A moment lies between two steps, or none.
+    """
+    found = []
+    for seconds in ahead:
+        steps = seconds * rate / stride
+        if round(steps) < 1 or abs(steps - round(steps)) > 1e-3:
+            raise ValueError(
+                f"a moment ahead must be a whole number of steps of {stride / rate:g} s, got "
+                f"{seconds:g} s; say multiples of it."
+            )
+        found.append(round(steps))
+    return tuple(found)
+
+
+def labels_ahead(
+    labels: Int[Tensor, "batch time"], shifts: Sequence[int]
+) -> Int[Tensor, "batch time moment"]:
+    """The label of the step that lies so many steps ahead; IGNORE after the last."""
+    time = labels.shape[1]
+    moved = [F.pad(labels[:, shift:], (0, min(shift, time)), value=IGNORE) for shift in shifts]
+    return torch.stack(moved, -1)
+
+
+def active_ahead(
+    active: Bool[Tensor, "batch time label"], shifts: Sequence[int]
+) -> Bool[Tensor, "batch time moment label"]:
+    """All actions of the step that lies so many steps ahead; none after the last."""
+    time = active.shape[1]
+    moved = [F.pad(active[:, shift:], (0, 0, 0, min(shift, time)), value=False) for shift in shifts]
+    return torch.stack(moved, 2)
+
+
+def several_cross_entropy(
+    logits: Float[Tensor, "*rows label"], active: Bool[Tensor, "*rows label"]
+) -> Float[Tensor, ""]:
+    """Minus the log probability of every action under way, the mean over rows that have one."""
+    counted = active.any(-1).sum().clamp(min=1)
+    return -(logits.float().log_softmax(-1) * active).sum() / counted

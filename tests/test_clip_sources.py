@@ -7,9 +7,10 @@ import pytest
 
 from actioncast.clip_config import ClipTrainConfig
 from actioncast.clip_sources import QuestionTokens, sources
-from actioncast.data.action_history import ActionHistory
+from actioncast.data.action_history import ActionHistory, HistoryConfig
 from actioncast.data.clips import ActionClip, ClipDataset
 from actioncast.data.epic_kitchens import class_synonyms, open_epic_kitchens
+from actioncast.data.history_steps import HistorySteps
 from actioncast.questions import (
     LeakChecker,
     QuestionBank,
@@ -180,6 +181,65 @@ def test_features_are_read_at_the_protocols_times(kitchen: Path) -> None:
     clip = dataset.part("train")[5]
     # Starts at 10.5 s: seen is 7.5 to 9.5 s, read at 7.75, 8.25, 8.75 and 9.25 s.
     assert found.first.read(clip)[:, 0].tolist() == [31, 33, 35, 37]
+
+
+def test_a_stream_of_steps_says_what_it_tells(kitchen: Path) -> None:
+    dataset = open_epic_kitchens(kitchen)
+    config = replace(PLAIN, history=HistoryConfig(rate=4.0, span=8.0), supervise="steps")
+    found = sources(config, dataset, kitchen)
+    assert isinstance(found.first, HistorySteps)
+    assert found.input == "annotated past actions at 4 steps a second over 8 s"
+    assert (found.rate, found.causal) == (4.0, "yes")
+    gap = replace(config, history=HistoryConfig(rate=4.0, span=8.0, gap=1.5))
+    found = sources(gap, dataset, kitchen)
+    assert found.input.endswith("over 8 s, 1.5 s before that")
+    clip = dataset.part("train")[5]
+    # Starts at 10.5 s: told is up to 8 s.
+    assert found.first.read(clip).shape == (32, 3 + 2 + 1)
+
+
+def test_every_step_of_feature_files_is_read(kitchen: Path) -> None:
+    dataset = open_epic_kitchens(kitchen)
+    folder = kitchen / "features"
+    folder.mkdir()
+    videos = {c.video for part in dataset.clips.values() for c in part}
+    for video in videos:
+        np.save(folder / f"{video}.npy", np.arange(120.0, dtype=np.float32)[:, None] * [1, 1, 1])
+    dataset = replace(dataset, videos={video: info_of(30.0) for video in videos})
+    config = replace(
+        PLAIN,
+        input="features",
+        feature_rate=4.0,
+        num_frames=8,
+        span=2.0,
+        every_step=True,
+        supervise="steps",
+    )
+    found = sources(config, dataset, kitchen)
+    clip = dataset.part("train")[5]
+    # Starts at 10.5 s: the step at 9.5 s may not be seen.
+    assert found.first.read(clip)[:, 0].tolist() == list(range(30, 38))
+    assert found.rate == 4.0
+    # 1.5 s after the video's start there is half as much.
+    assert len(found.first.read(dataset.part("train")[1])) == 6
+    with pytest.raises(ValueError, match=r"every step is read of \.npy files"):
+        sources(replace(config, features=Path("frames.lmdb")), dataset, kitchen)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"supervise": "steps"}, "supervise steps must go with anticipation from steps in time"),
+        ({"supervise": "steps", "input": "features"}, "say --history.rate 4"),
+        ({"every_step": True}, "every_step reads feature files"),
+        ({"every_step": True, "input": "features"}, "with every_step, 64, got 16"),
+        ({"clip_share": 0.0}, "clip_share must be a share"),
+        ({"clip_share": 1.5}, "clip_share must be a share"),
+    ],
+)
+def test_steps_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(PLAIN, **values)
 
 
 def info_of(duration: float) -> Any:

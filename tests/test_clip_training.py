@@ -23,6 +23,7 @@ from actioncast.clip_training import (
     hold_out,
     train_clips,
 )
+from actioncast.data.action_history import HistoryConfig
 from actioncast.data.clips import ActionClip, ClipDataset
 from actioncast.data.epic_kitchens import open_epic_kitchens
 from actioncast.lightning_parts import Training
@@ -194,6 +195,28 @@ def test_every_clip_comes_once_an_epoch(count: int, size: int, epoch: int) -> No
     assert all(len(batch) == size for batch in batches[:-1])
 
 
+@given(count=st.integers(1, 60), share=st.floats(0.01, 1), seed=st.integers(0, 5))
+def test_an_epoch_may_show_a_share_of_the_clips(count: int, share: float, seed: int) -> None:
+    sampler = ShuffledClips(count, 7, seed, share=share)
+    shown = [i for batch in sampler for i in batch]
+    assert len(shown) == len(set(shown)) == max(1, round(share * count))
+    assert set(shown) <= set(range(count))
+    assert len(sampler) == len(sampler.batches(0))
+    again = ShuffledClips(count, 7, seed, share=share)
+    assert again.batches(3) == sampler.batches(3)
+    # Its clips are the first of a whole epoch.
+    whole = [i for batch in ShuffledClips(count, 7, seed).batches(0) for i in batch]
+    assert shown == whole[: len(shown)]
+
+
+def test_each_epoch_draws_its_own_share() -> None:
+    sampler = ShuffledClips(1000, 10, seed=0, share=0.25)
+    drawn = [{i for batch in sampler.batches(epoch) for i in batch} for epoch in range(20)]
+    assert all(len(own) == 250 for own in drawn)
+    assert len(set.union(*drawn)) > 980
+    assert 30 < len(drawn[0] & drawn[1]) < 95
+
+
 def test_processes_share_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ShuffledClips(20, 4, seed=0).batches(0)
     found = []
@@ -319,6 +342,43 @@ def test_a_run_goes_on_with_the_same_values_alone(kitchen: Path, tmp_path: Path)
         train_clip_run("tiny", other, tmp_path / "run", data=kitchen, machine=CPU, resume=True)
 
 
+def test_steps_train_and_are_told_to_nobody_who_is_scored(
+    kitchen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training targets hold the steps of shown training clips; selection and scores have none."""
+    found: list[Any] = []
+    losses = MambaVL.losses
+
+    def watched(self: MambaVL, x: Any, y: Any) -> Any:
+        found.append((len(x), y))
+        return losses(self, x, y)
+
+    monkeypatch.setattr(MambaVL, "losses", watched)
+    config = replace(
+        TINY,
+        history=HistoryConfig(rate=4.0, span=8.0),
+        supervise="steps",
+        clip_share=0.5,
+        epochs=2,
+    )
+    train_clip_run("tiny", config, tmp_path / "run", data=kitchen, machine=CPU)
+    loaded = load_clip_run(tmp_path / "run")
+    held = set(loaded.checkpoint.run["held_out"])
+    trained = [c for c in loaded.dataset.part("train") if c.participant not in held]
+    assert sum(count for count, _ in found) == 2 * round(len(trained) / 2)
+    for _, y in found:
+        assert y.frames.keys() == y.starts.keys() == {"verb", "noun", "action"}
+        last = (y.starts["action"] >= 0).long().flip(1).argmax(1)
+        rows = torch.arange(len(last))
+        seen = (y.starts["action"] >= 0).any(1)
+        named = y.starts["action"].flip(1)[rows, last]
+        assert (named[seen] == y.next["action"][seen]).all()
+    (_, y), *_ = clip_batches(loaded.clips, loaded.sources, 1.0)
+    assert not y.frames
+    assert not y.starts
+    assert loaded.sources.input == "annotated past actions at 4 steps a second over 8 s"
+
+
 def test_training_learns_the_grammar(kitchen: Path) -> None:
     model = MambaVLConfig(hidden_dim=16, state_dim=2)
     config, dataset, shown = prepared(
@@ -348,6 +408,14 @@ def test_models_that_do_not_fit_are_refused(kitchen: Path) -> None:
     config, dataset, _ = prepared(videos, kitchen)
     with pytest.raises(ValueError, match="futr learns from whole videos"):
         build_for_clips(config, dataset)
+    steps = replace(
+        TINY,
+        model=PairNGramConfig(),
+        questions=QuestionMode.NONE,
+        history=HistoryConfig(rate=4.0),
+    )
+    with pytest.raises(ValueError, match="tells one action many times"):
+        build_for_clips(steps, dataset)
     seeing = replace(TINY, model=ClassFrequencyConfig(), input="features")
     with pytest.raises(ValueError, match="counts observed actions, got input features"):
         build_for_clips(seeing, dataset)

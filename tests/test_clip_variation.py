@@ -6,8 +6,9 @@ from actioncast.clip_config import ClipTrainConfig
 from actioncast.clip_sources import Sources
 from actioncast.clip_training import ShuffledClips, clip_batches
 from actioncast.clip_variation import VariedClips, exchange_nouns, varied_numbers
-from actioncast.data.action_history import ActionHistory
+from actioncast.data.action_history import ActionHistory, HistoryConfig
 from actioncast.data.clip_samples import ClipSample, ClipSamples
+from actioncast.data.history_steps import HistorySteps
 from actioncast.types import IGNORE
 from epic_folders import clip, clip_dataset
 
@@ -83,6 +84,27 @@ def test_batches_of_training_hold_exchanged_clips() -> None:
     assert 0 < int(exchanged.sum()) < 8
     assert x.labels is None
     assert torch.equal(x.features[..., VERBS : VERBS + NOUNS].sum(-1) > 0, x.valid)
+
+
+def test_steps_are_exchanged_as_the_clip_is() -> None:
+    steps = HistorySteps(DATASET, 1.0, HistoryConfig(rate=1.0, span=8.0))
+    plain = ClipSamples(CLIPS, [steps], supervise=True)[6]
+    found = exchange_nouns(plain, np.array([1, 0]), VERBS)
+    assert plain.steps is not None
+    assert found.steps is not None
+    for ours, theirs in (
+        (found.steps.frames, plain.steps.frames),
+        (found.steps.starts, plain.steps.starts),
+    ):
+        known = theirs["noun"] != IGNORE
+        assert known.any()
+        assert not known.all()
+        assert (ours["noun"] == np.where(known, 1 - theirs["noun"], IGNORE)).all()
+        assert (ours["verb"] == theirs["verb"]).all()
+        assert (ours["action"] == IGNORE).all()
+    nouns = slice(VERBS, VERBS + NOUNS)
+    assert (found.features[:, nouns] == plain.features[:, nouns][:, ::-1]).all()
+    assert (found.features[:, -1] == plain.features[:, -1]).all()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,10 @@ LEVELS = (
     {"inference", "batches", "checkpoint", "optimisation"},
     {
         *("evaluation", "streaming", "passport", "training", "tables"),
+        "clip_coming",
         *("clip_config", "clip_frames", "clip_sources", "clip_evaluation", "clip_variation"),
+        *("scores", "online_running", "online_evaluation"),
+        *("export", "stream_sources"),
     },
     {
         "lightning_parts",
@@ -25,12 +28,13 @@ LEVELS = (
         "recipes",
         "diffusion_recipes",
         "ablation_recipes",
+        "stream_recipes",
         "runs",
         "convert",
         *("clip_recipes", "next_action_recipes", "recipe_cost", "clip_training", "clip_runs"),
     },
     {"scoring", "options", "clip_scoring", "clip_bench", "submission", "side_by_side"},
-    {"seeing", "bench", "inventory", "clip_verbs"},
+    {"seeing", "bench", "inventory", "clip_verbs", "online_verbs", "stream_verbs"},
     {"demo"},
     {"__main__"},
 )

@@ -48,6 +48,7 @@ OTHER: dict[str, Any] = {
     "num_clips": 10,
     "anticipation_time": 1.0,
     "observed_ratios": (0.2,),
+    "ahead": (0.25, 0.5),
     "horizon_ratios": (0.1,),
     "seeds": (3,),
 }
@@ -66,7 +67,7 @@ def test_exactly_the_fields_that_must_agree_forbid_a_comparison(name: str):
 
 def test_who_made_a_result_may_differ_and_nothing_else():
     free = {"num_videos", "selection", "model", "recipe", "trained_on", "inference"}
-    free |= {"seeds", "version", "commit", "note", "num_clips", "clip", "questions"}
+    free |= {"seeds", "version", "commit", "note", "num_clips", "clip", "questions", "way"}
     assert {field.name for field in fields(Passport)} - set(MUST_AGREE) == free
 
 

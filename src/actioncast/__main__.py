@@ -18,6 +18,13 @@ from actioncast import __version__
 from actioncast.checkpoint import json_bytes
 from actioncast.clip_recipes import CLIP_RECIPES
 from actioncast.clip_verbs import about_clips, evaluate_clips, train_clip_recipe
+from actioncast.online_verbs import (
+    is_online,
+    online_key,
+    online_protocol,
+    print_online,
+    refuse_online_options,
+)
 from actioncast.options import (
     Bench,
     Compare,
@@ -31,7 +38,7 @@ from actioncast.options import (
 )
 from actioncast.passport import Result, read_result, require_comparable, write_result
 from actioncast.progress import Progress, Reporter
-from actioncast.protocols import LongTerm, Segmentation
+from actioncast.protocols import LongTerm, Online, Segmentation, VideoProtocol
 from actioncast.questions.command import Questions, questions
 from actioncast.recipes import RECIPES, recipe
 from actioncast.runs import (
@@ -46,6 +53,7 @@ from actioncast.runs import (
 )
 from actioncast.scoring import evaluate_run
 from actioncast.side_by_side import end_of, label_of, print_table
+from actioncast.stream_verbs import Export, Stream, export, stream
 from actioncast.training import is_first_process
 from actioncast.types import Task
 
@@ -86,6 +94,7 @@ def evaluate(arguments: Evaluate) -> None:
             f"--out must be a folder, into which each task writes its file, got {arguments.out}."
         )
     if about_clips(folders):
+        refuse_online_options(arguments, (), "a run on short actions")
         evaluate_clips(arguments, folders, _warn)
         return
     if arguments.submission is not None:
@@ -115,9 +124,7 @@ def evaluate(arguments: Evaluate) -> None:
                 note=" ".join(odd),
                 progress=_progress(),
             )
-            key = result.passport.task
-            if isinstance(protocol, LongTerm):
-                key += f"-{protocol.horizon_source}"
+            key = _key(result.passport.task, protocol, arguments)
             found.setdefault(key, {})[str(folder)] = result
             where = arguments.out or folder / "results"
             file = where / f"{_file(folder, key, arguments, on)}.json"
@@ -129,7 +136,8 @@ def evaluate(arguments: Evaluate) -> None:
         for key, results in found.items():
             print()
             allowed = ("input", "features_causal", "selection")
-            print_table(results, allowed=allowed, title=f"{key}: ")
+            table = print_online if key.startswith("online") else print_table
+            table(results, allowed=allowed, title=f"{key}: ")
     if arguments.plot:
         written += draw_test_videos(loaded_runs, arguments.plot, arguments.videos)
     for path in written:
@@ -146,6 +154,13 @@ def _require_samples(arguments: Evaluate) -> None:
         raise ValueError(
             f"--combine {arguments.combine} must come with --num-samples of 1 or more, got 0."
         )
+
+
+def _key(task: str, protocol: VideoProtocol, arguments: Evaluate) -> str:
+    """Results under one key stand in one table."""
+    if isinstance(protocol, LongTerm):
+        return f"{task}-{protocol.horizon_source}"
+    return task + online_key(arguments) if isinstance(protocol, Online) else task
 
 
 def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
@@ -170,14 +185,14 @@ def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
     return "-".join([*end_of(folder, arguments.run).parts, key])
 
 
-def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm | Segmentation]:
+def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[VideoProtocol]:
     model = loaded[0].checkpoint.model
     trained = trained_protocol(loaded[0])
     ratios = loaded[0].training["observed_ratios"]
     segments = max(ratios) >= 1 and Task.SEGMENTATION in model.tasks
     anticipates = min(ratios) < 1 or model.trains_on_whole_videos
     anticipates = anticipates and Task.LONG_TERM in model.tasks
-    chosen: list[LongTerm | Segmentation] = []
+    chosen: list[VideoProtocol] = []
     wanted = arguments.task
     if wanted == "segmentation" or (wanted == "all" and segments):
         chosen.append(Segmentation(legacy_last_segment=arguments.legacy_last_segment))
@@ -192,6 +207,9 @@ def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[LongTerm |
                 rounded_to_steps=arguments.rounded_observation,
             )
         )
+    if wanted == "online" or (wanted == "all" and is_online(loaded[0])):
+        chosen.append(online_protocol(arguments, loaded[0]))
+    refuse_online_options(arguments, chosen, f"{type(model).__name__}")
     if not chosen:
         raise ValueError(f"{type(model).__name__} was trained for no task that can be scored here.")
     return chosen
@@ -349,6 +367,8 @@ VERBS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "bench": (Bench, bench),
     "questions": (Questions, questions),
     "convert": (Convert, convert),
+    "export": (Export, export),
+    "stream": (Stream, stream),
     "info": (Info, info),
     "demo": (Demo, demo),
 }
@@ -366,7 +386,7 @@ STYLE = (
 
 LISTS = (
     *("--out", "--plot", "--split", "--across", "--beside", "--videos", "--models"),
-    *("--condition-layers", "--supervision"),
+    *("--condition-layers", "--supervision", "--ahead"),
 )
 """Options that take several values after one name; of two names the first would be lost."""
 

@@ -28,6 +28,8 @@ NAMES: Mapping[str, str] = {
     JOINT: JOINT,
 }
 SORTED_BY = ("overall", "recall@5 action")
+COMING = "the next"
+"""How the task of coming actions begins: their scores are distances, lower is better."""
 
 
 def is_of_clips(result: Result) -> bool:
@@ -55,13 +57,20 @@ def _heading(passport: Passport) -> str:
 
 
 def _table(task: str, results: Sequence[Result]) -> Table:
-    columns = next(own for name, own in COLUMNS.items() if task.startswith(name))
+    coming = task.startswith(COMING)
+    columns = (
+        # Their names tell how many actions were asked for.
+        tuple((SORTED_BY[0], score) for score in results[0].total)
+        if coming
+        else next(own for name, own in COLUMNS.items() if task.startswith(name))
+    )
+    worst_first = columns[2] if coming else SORTED_BY
     named = {f"{r.passport.recipe}, seed {r.passport.seeds}": r for r in results}
     require_comparable(named, ("input", "selection"))
     rows: dict[str, list[Result]] = {}
     for result in results:
         rows.setdefault(_row_name(result.passport), []).append(result)
-    ordered = sorted(rows.items(), key=lambda row: _mean(row[1], *SORTED_BY))
+    ordered = sorted(rows.items(), key=lambda row: _mean(row[1], *worst_first), reverse=coming)
     header = ("", *(f"{NAMES.get(score, score)}, {subset}" for subset, score in columns))
     cells = tuple((name, *(_cell(own, *at) for at in columns)) for name, own in ordered)
     return Table(header, cells)

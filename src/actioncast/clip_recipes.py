@@ -6,6 +6,7 @@ from dataclasses import replace
 from actioncast.clip_config import ClipTrainConfig
 from actioncast.models.next_action_baselines import ClassFrequencyConfig, PairNGramConfig
 from actioncast.next_action_recipes import NEXT_ACTION_RECIPES
+from actioncast.stream_recipes import STREAM_CLIP_RECIPES
 
 COUNTED = ClipTrainConfig(model=ClassFrequencyConfig(), selection="last")
 
@@ -20,4 +21,5 @@ CLIP_RECIPES: Mapping[str, tuple[str, ClipTrainConfig]] = {
         replace(COUNTED, model=PairNGramConfig(repeat=0.5, decay=0.8, by_object=True)),
     ),
     **NEXT_ACTION_RECIPES,
+    **STREAM_CLIP_RECIPES,
 }

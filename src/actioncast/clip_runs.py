@@ -12,12 +12,14 @@ from actioncast.clip_sources import Sources, sources
 from actioncast.clip_training import KIND, SPLIT, TRAIN, VALIDATION, fit_widths, train_clips
 from actioncast.data import DATA_VARIABLE
 from actioncast.data.clips import ActionClip, ClipDataset
+from actioncast.data.ego4d import is_ego4d, open_ego4d
 from actioncast.data.epic_kitchens import open_epic_kitchens
 from actioncast.runs import load_checkpoints, require_not_begun
 from actioncast.training import Machine
 
 CLIP_DATASETS: Mapping[str, str] = {
     "epic100": "EPIC-KITCHENS-100, 76,885 actions of a verb and a noun in 633 videos",
+    "ego4d": "Ego4D long-term anticipation: the next 20 actions of a verb and a noun",
 }
 """Every data set of short actions by name."""
 HELD_OUT = "held_out"
@@ -47,6 +49,15 @@ def find_clips(name: str, path: Path | None = None) -> Path:
     )
 
 
+def open_clips(path: Path) -> ClipDataset:
+    """Read a data set of short actions, whichever lies in a folder.
+
+    Raises:
+        FileNotFoundError, ValueError: None does, or a file breaks its layout.
+    """
+    return open_ego4d(path) if is_ego4d(path) else open_epic_kitchens(path)
+
+
 def train_clip_run(
     recipe: str,
     config: ClipTrainConfig,
@@ -74,7 +85,7 @@ def train_clip_run(
     machine = machine or Machine()
     machine.require()
     at = find_clips(config.dataset, data)
-    dataset = open_epic_kitchens(at)
+    dataset = open_clips(at)
     require_not_begun(folder, resume=resume, say=say)
     say(dataset.warnings)
     parts = (TRAIN, VALIDATION) if config.selection == "test" else (TRAIN,)
@@ -123,7 +134,7 @@ def load_clip_run(
     if data is None and not run.get("data"):
         raise ValueError("this checkpoint does not say where its data lies; say --data PATH.")
     at = find_clips(config.dataset, data or Path(run["data"]))
-    dataset = open_epic_kitchens(at)
+    dataset = open_clips(at)
     ours = checkpoint.model.taxonomy
     if ours.pairs != dataset.taxonomy.pairs or any(
         ours.heads[head].names != space.names for head, space in dataset.taxonomy.heads.items()
@@ -133,13 +144,13 @@ def load_clip_run(
             "in another order; give the data it was trained on, or train on this one."
         )
     source = TRAIN if part == HELD_OUT else part
-    clips = dataset.part(source)
+    shown = sources(config, dataset, at, (source,))
+    clips = shown.asked(dataset, source)
     if part == HELD_OUT:
         held = set(run.get("held_out", ()))
         clips = tuple(clip for clip in clips if clip.participant in held)
         if not clips:
             raise ValueError(f"{folder} held no participant out; score it on {VALIDATION}.")
-    shown = sources(config, dataset, at, (source,))
     return LoadedClips(
         checkpoint=checkpoint,
         config=config,

@@ -1,9 +1,10 @@
 """A run on short actions in, a result with its passport out."""
 
+from actioncast.clip_coming import ComingByHead, score_coming
 from actioncast.clip_evaluation import JOINT, SUBSETS, ScoresByHead, score_clips
 from actioncast.clip_runs import HELD_OUT, LoadedClips
 from actioncast.clip_training import clip_batches
-from actioncast.inference import next_actions
+from actioncast.inference import coming_actions, next_actions
 from actioncast.passport import Passport, Result
 from actioncast.progress import Progress, silent
 from actioncast.training import commit
@@ -24,6 +25,11 @@ METRICS = {
         "top-1 accuracy; the action is the most probable of the pairs of training and validation; "
         "every clip counts"
     ),
+    "coming_actions": (
+        "edit distance of the next actions over their number, in percent, lower is better: "
+        "Levenshtein's, as Ego4D's released code counts, and beside it with swaps as one; verbs, "
+        "nouns and pairs choose their best candidate apart; a pair is the verb and the noun named"
+    ),
 }
 
 
@@ -36,9 +42,29 @@ def clip_probabilities(
     return next_actions(loaded.checkpoint.model, batches, device, progress)
 
 
+def coming_probabilities(
+    loaded: LoadedClips, device: str = "cpu", progress: Progress = silent, batch_size: int = 256
+) -> ComingByHead:
+    """What the model says of the actions that come after every clip, by head."""
+    batches = clip_batches(loaded.clips, loaded.sources, 0.0, batch_size=batch_size)
+    return coming_actions(loaded.checkpoint.model, batches, device, progress)
+
+
+def coming_result(loaded: LoadedClips, answers: ComingByHead, note: str = "") -> Result:
+    """The result of a run on coming actions: all examples, which have no subsets."""
+    config, sequences = loaded.config, loaded.sources.sequences
+    assert sequences is not None, "only a run on coming actions has their answers"
+    truth = sequences.truth(loaded.clips)
+    found = score_coming(answers, truth, config.candidates, config.seed)
+    passport = passport_of_clips(loaded, note)
+    return Result(passport=passport, total=found, splits={SUBSETS[0]: found})
+
+
 def clip_result(loaded: LoadedClips, scores: ScoresByHead, note: str = "") -> Result:
     """The result of a run: all clips in `total`, the subsets in `splits`."""
-    found = score_clips(scores, loaded.clips, loaded.dataset, loaded.config.task)
+    task = loaded.config.task
+    assert task != "coming_actions", "coming_result scores those"
+    found = score_clips(scores, loaded.clips, loaded.dataset, task)
     return Result(
         passport=passport_of_clips(loaded, note),
         total=found[SUBSETS[0]],
@@ -53,6 +79,7 @@ def passport_of_clips(loaded: LoadedClips, note: str = "") -> Passport:
     counts = not list(loaded.checkpoint.model.parameters())
     # Without frames it does not matter how many are read.
     seen = "" if config.input == "history" else protocol.sentence()
+    drawn = f"best of {config.candidates} drawn, seed {config.seed}"
     selection = COUNTED if counts else SELECTIONS[config.selection]
     if loaded.part == HELD_OUT:
         note = " ".join(filter(None, (note, "Scored on the clips that selected the checkpoint.")))
@@ -69,6 +96,7 @@ def passport_of_clips(loaded: LoadedClips, note: str = "") -> Passport:
         input=loaded.sources.input,
         features_causal=loaded.sources.causal,
         metric=METRICS[config.task],
+        combined="most likely" if config.candidates == 1 else drawn,
         selection=selection,
         model=loaded.checkpoint.name,
         recipe=str(run.get("recipe", "")),
@@ -79,4 +107,11 @@ def passport_of_clips(loaded: LoadedClips, note: str = "") -> Passport:
     )
 
 
-__all__ = ["JOINT", "clip_probabilities", "clip_result", "passport_of_clips"]
+__all__ = [
+    "JOINT",
+    "clip_probabilities",
+    "clip_result",
+    "coming_probabilities",
+    "coming_result",
+    "passport_of_clips",
+]

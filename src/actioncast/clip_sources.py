@@ -16,8 +16,11 @@ from actioncast.clip_frames import ClipWindows, FrozenFrames, RawFrames
 from actioncast.data.action_history import ActionHistory
 from actioncast.data.clip_features import RulstmFeatures, open_clip_features
 from actioncast.data.clip_samples import TokenSource
+from actioncast.data.clip_sequences import ClipSequences, ObservedSegments
 from actioncast.data.clips import ActionClip, ClipDataset
 from actioncast.data.epic_kitchens import class_synonyms
+from actioncast.data.feature_steps import FeatureSteps
+from actioncast.data.history_steps import HistorySteps
 from actioncast.data.visor import VisorObjects, read_visor
 from actioncast.questions import (
     LeakChecker,
@@ -50,6 +53,12 @@ class Sources:
     """yes, no or unknown: whether a step of the first source sees what comes after it."""
     questions: str = ""
     """Whose actions the questions are about, who made and who reads them; empty without any."""
+    sequences: ClipSequences | None = None
+    """Which actions come after which, where those are asked for; no model is shown them."""
+
+    def asked(self, dataset: ClipDataset, part: str) -> tuple[ActionClip, ...]:
+        """The clips of a part that a model is asked about."""
+        return dataset.part(part) if self.sequences is None else self.sequences.asked(part)
 
     @property
     def every(self) -> tuple[TokenSource, ...]:
@@ -72,7 +81,10 @@ def sources(
         ValueError, FileNotFoundError: A file is missing or does not fit the data.
     """
     parts = tuple(parts) or tuple(dataset.clips)
-    first, said, causal = _first(config, dataset, folder, parts)
+    sequences = None
+    if config.task == "coming_actions":
+        sequences = ClipSequences(dataset, config.coming())
+    first, said, causal = _first(config, dataset, folder, parts, sequences)
     others: list[TokenSource] = []
     if config.objects:
         file = folder / config.object_file
@@ -92,22 +104,37 @@ def sources(
         questions = QuestionTokens(config, dataset, folder, parts)
         others.append(questions)
         asked = questions.sentence
-    rate = 1.0
-    if config.input != "history" and config.task == "next_action":
-        rate = config.num_frames / config.span
+    rate = config.history.rate or 1.0
+    if config.input != "history":
+        rate = 1.0 if config.task == "recognition" else config.num_frames / config.span
+    if sequences is not None and config.input == "features":
+        rate = config.feature_rate
     return Sources(
-        first=first, others=tuple(others), rate=rate, input=said, causal=causal, questions=asked
+        first=first,
+        others=tuple(others),
+        rate=rate,
+        input=said,
+        causal=causal,
+        questions=asked,
+        sequences=sequences,
     )
 
 
 def _first(
-    config: ClipTrainConfig, dataset: ClipDataset, folder: Path, parts: Sequence[str]
+    config: ClipTrainConfig,
+    dataset: ClipDataset,
+    folder: Path,
+    parts: Sequence[str],
+    sequences: ClipSequences | None,
 ) -> tuple[TokenSource, str, str]:
     if config.input == "history":
+        if sequences is not None:
+            said = f"verbs and nouns of the {config.num_observed} actions observed, by people"
+            return ObservedSegments(sequences), said, "yes"
         ahead = config.protocol().anticipation_time
-        told = config.history
-        gap = f", {told.gap:g} s before that" if told.gap else ""
-        said = f"annotated past actions, the latest {told.max_actions}{gap}"
+        told, said = config.history, config.history.sentence()
+        if told.rate:
+            return HistorySteps(dataset, ahead, told), said, "yes"
         return ActionHistory(dataset, ahead, told), said, "yes"
     first: TokenSource
     if config.input == "frames":
@@ -122,11 +149,18 @@ def _first(
         return first, f"frames, seen by {own.name}", "yes"
     path = folder / config.features
     if path.suffix == ".lmdb" or (path / "data.mdb").is_file():
+        if config.every_step or sequences is not None:
+            raise ValueError(
+                f"every step is read of .npy files, one a video, got the LMDB {path}; write those."
+            )
         first = RulstmFeatures(path, config.protocol())
     else:
-        first = open_clip_features(
+        files = open_clip_features(
             path, dataset, config.protocol(), config.feature_rate, parts=parts
         )
+        first = files
+        if config.every_step or sequences is not None:
+            first = FeatureSteps(files, dataset, config.span, lasts=sequences is not None)
     return first, f"features, {first.width} wide", "unknown"
 
 

@@ -12,6 +12,7 @@ import torch.distributed
 from torch.utils.data import DataLoader, Sampler
 
 from actioncast.checkpoint import save_checkpoint
+from actioncast.clip_coming import selecting_distance
 from actioncast.clip_config import ClipTrainConfig
 from actioncast.clip_evaluation import labels_of, selecting_score
 from actioncast.clip_frames import RawFrames, SeenClips, collate_seen
@@ -19,7 +20,7 @@ from actioncast.clip_sources import Sources
 from actioncast.clip_variation import VariedClips, varied_numbers
 from actioncast.data.clip_samples import ClipSamples, collate_clips
 from actioncast.data.clips import ActionClip, ClipDataset
-from actioncast.inference import next_actions
+from actioncast.inference import coming_actions, next_actions
 from actioncast.models.base import Anticipator, ClipCounter, CountingAnticipator, CountsLabels
 from actioncast.timeline import Taxonomy
 from actioncast.training import Machine, begin, model_name, run_facts
@@ -35,7 +36,7 @@ ClipBatches = DataLoader[tuple[Observation, Target]]
 
 
 class ShuffledClips(Sampler[list[int]]):
-    """Every clip once an epoch, in batches.
+    """Every clip once an epoch, or a share of them drawn anew for each, in batches.
 
     The order depends on seed and epoch alone, so that training resumed at an epoch goes on as if it
     had never stopped. Under DDP each process takes every n-th batch; batches that do not go round
@@ -43,8 +44,16 @@ class ShuffledClips(Sampler[list[int]]):
     (`clip_variation.VariedClips`).
     """
 
-    def __init__(self, num_clips: int, batch_size: int, seed: int, exchange: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_clips: int,
+        batch_size: int,
+        seed: int,
+        exchange: float = 0.0,
+        share: float = 1.0,
+    ) -> None:
         self.num_clips = num_clips
+        self.num_shown = min(num_clips, max(1, round(share * num_clips)))
         self.batch_size = batch_size
         self.seed = seed
         self.exchange = exchange
@@ -57,7 +66,7 @@ class ShuffledClips(Sampler[list[int]]):
     def batches(self, epoch: int) -> list[list[int]]:
         """All batches of an epoch."""
         seed = [self.seed, epoch]
-        order = np.random.default_rng(seed).permutation(self.num_clips).tolist()
+        order = np.random.default_rng(seed).permutation(self.num_clips)[: self.num_shown].tolist()
         if self.exchange:
             order = varied_numbers(order, self.num_clips, self.exchange, seed)
         return [order[a : a + self.batch_size] for a in range(0, len(order), self.batch_size)]
@@ -69,7 +78,7 @@ class ShuffledClips(Sampler[list[int]]):
             yield batches[(i * world + rank) % len(batches)]
 
     def __len__(self) -> int:
-        num_batches = -(-self.num_clips // self.batch_size)
+        num_batches = -(-self.num_shown // self.batch_size)
         return max(1, num_batches // _place()[1]) if num_batches else 0
 
 
@@ -86,6 +95,7 @@ def clip_batches(
     *,
     sampler: ShuffledClips | None = None,
     varied: Taxonomy | None = None,
+    supervise: bool = False,
     batch_size: int = 256,
     num_workers: int = 0,
 ) -> ClipBatches:
@@ -97,11 +107,12 @@ def clip_batches(
         anticipation_time: Seconds.
         sampler: Says the order, and which clips are varied.
         varied: The labels of clips that the sampler varies; absent, it varies none.
+        supervise: Label every step shown besides, for training.
         batch_size: Where there is no sampler.
         num_workers: Processes that read.
     """
     chosen: dict[str, Any] = {"batch_sampler": sampler} if sampler else {"batch_size": batch_size}
-    dataset: Any = ClipSamples(clips, sources.every)
+    dataset: Any = ClipSamples(clips, sources.every, supervise=supervise, truth=sources.sequences)
     collated: Any = collate_clips
     if varied is not None:
         dataset = VariedClips(dataset, varied)
@@ -162,6 +173,8 @@ def fit_widths(config: ClipTrainConfig, sources: Sources) -> ClipTrainConfig:
             values["feature_dim"] = build_backbone(model.backbone).width
     if "modalities" in known:
         values["modalities"] = others
+    if "num_coming" in known:
+        values["num_coming"] = config.num_actions if config.task == "coming_actions" else 0
     return replace(config, model=replace(model, **values)) if values else config
 
 
@@ -174,15 +187,26 @@ def build_for_clips(config: ClipTrainConfig, dataset: ClipDataset) -> Anticipato
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = config.model.build(dataset.taxonomy)
-    if Task.NEXT_ACTION not in model.tasks or isinstance(model, CountingAnticipator):
+    coming = config.task == "coming_actions"
+    wanted = Task.COMING if coming else Task.NEXT_ACTION
+    if wanted not in model.tasks or isinstance(model, CountingAnticipator):
+        learns = "learns from whole videos"
+        if Task.NEXT_ACTION in model.tasks or Task.COMING in model.tasks:
+            learns = "names one action" if coming else "names the actions to come"
         raise ValueError(
-            f"{model_name(config.model)} learns from whole videos, got clips of {dataset.name}; "
-            "take a model of next actions."
+            f"{model_name(config.model)} {learns}, got clips of {dataset.name}; take a model of "
+            f"{'coming' if coming else 'next'} actions."
         )
     if isinstance(model, ClipCounter) and config.input != "history":
         raise ValueError(
             f"{model_name(config.model)} counts observed actions, got input {config.input}; say "
             "--input history."
+        )
+    if isinstance(model, ClipCounter) and config.history.rate:
+        raise ValueError(
+            f"{model_name(config.model)} counts observed actions, got a history of "
+            f"{config.history.rate:g} steps a second, which tells one action many times; say "
+            "--history.rate 0."
         )
     return model
 
@@ -215,13 +239,13 @@ def train_clips(
     Raises:
         ValueError: The folder holds a run with other values, or nothing can be held out.
     """
-    clips, held = list(dataset.part(TRAIN)), list[ActionClip]()
+    clips, held = list(sources.asked(dataset, TRAIN)), list[ActionClip]()
     model = build_for_clips(config, dataset)
     counts = isinstance(model, ClipCounter)
     if config.selection == "validation" and not counts:
         clips, held = hold_out(clips, config.validation_share, config.seed)
     elif config.selection == "test" and not counts:
-        held = list(dataset.part(VALIDATION))
+        held = list(sources.asked(dataset, VALIDATION))
     if config.selection != "last" and not counts and not held:
         raise ValueError(
             f"selection on {config.selection} needs clips held out, got none: with a single "
@@ -237,22 +261,36 @@ def train_clips(
         save_checkpoint(folder / "best", name, model, config.model, about)
         return folder / "best"
     if isinstance(model, CountsLabels):
-        found = labels_of(clips)
+        # Of all that may be learned from, those too that no clip is asked after.
+        kept = {clip.participant for clip in clips}
+        found = labels_of([clip for clip in dataset.part(TRAIN) if clip.participant in kept])
         model.count_labels({head: torch.from_numpy(labels) for head, labels in found.items()})
 
     from actioncast.lightning_run import descend  # noqa: PLC0415  (lightning takes seconds)
 
-    sampler = ShuffledClips(len(clips), config.batch_size, config.seed, config.exchange)
+    sampler = ShuffledClips(
+        len(clips), config.batch_size, config.seed, config.exchange, config.clip_share
+    )
     workers = machine.num_workers
     varied = dataset.taxonomy if config.exchange else None
     batches = clip_batches(
-        clips, sources, ahead, sampler=sampler, varied=varied, num_workers=workers
+        clips,
+        sources,
+        ahead,
+        sampler=sampler,
+        varied=varied,
+        supervise=config.supervise == "steps",
+        num_workers=workers,
     )
     watched = clip_batches(held, sources, ahead, num_workers=workers) if held else None
 
     def score(trained: Anticipator) -> float:
         assert watched is not None
         device = str(next(trained.parameters()).device)
+        if sources.sequences is not None:
+            answers = coming_actions(trained, watched, device)
+            return selecting_distance(answers, sources.sequences.truth(held), config.select_by)
+        assert config.task != "coming_actions"
         scores = next_actions(trained, watched, device)
         return selecting_score(scores, held, config.task, config.select_by)
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int64
 
 from actioncast.data.clip_samples import ClipSample, ClipSamples
+from actioncast.data.step_labels import StepLabels
 from actioncast.timeline import Taxonomy
 from actioncast.types import IGNORE
 
@@ -50,7 +51,29 @@ def exchange_nouns(
         "noun": int(order[sample.next["noun"]]),
         "action": IGNORE,
     }
-    return replace(sample, features=features, labels=None, modalities=modalities, next=following)
+    return replace(
+        sample,
+        features=features,
+        labels=None,
+        modalities=modalities,
+        next=following,
+        steps=None if sample.steps is None else _exchanged(sample.steps, order),
+    )
+
+
+def _exchanged(steps: StepLabels, order: Int64[np.ndarray, " noun"]) -> StepLabels:
+    """The steps under their nouns' other names, without actions."""
+    frames, starts = (
+        {
+            "verb": labels["verb"],
+            "noun": np.where(
+                labels["noun"] == IGNORE, IGNORE, order[np.maximum(labels["noun"], 0)]
+            ),
+            "action": np.full_like(labels["action"], IGNORE),
+        }
+        for labels in (steps.frames, steps.starts)
+    )
+    return StepLabels(frames=frames, starts=starts)
 
 
 class VariedClips(torch.utils.data.Dataset[ClipSample]):

@@ -6,9 +6,14 @@ from pathlib import Path
 
 from actioncast.checkpoint import json_bytes
 from actioncast.clip_config import ClipTrainConfig
-from actioncast.clip_evaluation import ClipTask
+from actioncast.clip_evaluation import ScoresByHead
 from actioncast.clip_runs import LoadedClips, is_clip_run, load_clip_run, train_clip_run
-from actioncast.clip_scoring import clip_probabilities, clip_result
+from actioncast.clip_scoring import (
+    clip_probabilities,
+    clip_result,
+    coming_probabilities,
+    coming_result,
+)
 from actioncast.clip_training import VALIDATION
 from actioncast.options import Evaluate, TrainClips
 from actioncast.passport import Result, write_result
@@ -85,14 +90,12 @@ def evaluate_clips(arguments: Evaluate, folders: Sequence[Path], say: Say) -> No
         loaded = load_clip_run(folder, arguments.data, part, arguments.device)
         odd = [sentence for sentence in (_foreign(loaded), unfinished(folder)) if sentence]
         say([*loaded.dataset.warnings, *odd])
-        scores = clip_probabilities(loaded, arguments.device, Reporter())
-        result = clip_result(loaded, scores, " ".join(odd))
+        result, scores = _scored(loaded, arguments, " ".join(odd))
         found.setdefault(result.passport.task, {})[str(folder)] = result
         file = (arguments.out or folder / "results") / f"{_file(folder, loaded, arguments)}.json"
         write_result(result, file)
         written.append(file)
-        if arguments.submission is not None:
-            task: ClipTask = loaded.config.task
+        if arguments.submission is not None and (task := loaded.config.task) != "coming_actions":
             write_submission(
                 arguments.submission, scores, loaded.clips, loaded.dataset.taxonomy, task, levels
             )
@@ -105,6 +108,20 @@ def evaluate_clips(arguments: Evaluate, folders: Sequence[Path], say: Say) -> No
             print_table(results, allowed=("input", "features_causal", "selection"))
     for path in written:
         print(f"wrote {path}", file=sys.stderr)
+
+
+def _scored(loaded: LoadedClips, arguments: Evaluate, note: str) -> tuple[Result, ScoresByHead]:
+    """The result of a run, and what a submission holds; nothing of coming actions."""
+    if loaded.config.task == "coming_actions":
+        if arguments.submission is not None:
+            raise ValueError(
+                "--submission writes the answers of EPIC-KITCHENS' challenge, got a run on coming "
+                "actions; leave it out."
+            )
+        answers = coming_probabilities(loaded, arguments.device, Reporter())
+        return coming_result(loaded, answers, note), {}
+    scores = clip_probabilities(loaded, arguments.device, Reporter())
+    return clip_result(loaded, scores, note), scores
 
 
 def _file(folder: Path, loaded: LoadedClips, arguments: Evaluate) -> str:

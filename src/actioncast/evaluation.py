@@ -1,7 +1,6 @@
 """Protocol x split -> scores: one row a video, one total, with a passport."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,8 +10,10 @@ from actioncast.data import Video
 from actioncast.inference import Answer, InferenceConfig, answers
 from actioncast.metrics import long_term_scores, moc, moc_counts, segmentation_scores
 from actioncast.models.base import Anticipator
+from actioncast.online_evaluation import score_online
 from actioncast.progress import Progress, silent
-from actioncast.protocols import HorizonSource, LongTerm, Question, Segmentation
+from actioncast.protocols import HorizonSource, LongTerm, Online, Question, Segmentation
+from actioncast.scores import Scores, moments_of, require_task
 from actioncast.timeline import UNLABELLED
 from actioncast.types import Task, most_likely
 
@@ -24,16 +25,6 @@ Counts = Int[np.ndarray, " label"]
 Combine = Literal["most_likely", "mean_of_samples", "best_of_samples"]
 """Which future is scored: the most likely one, every sampled one (scores averaged), or for each
 video and window the sample that scores best, which an oracle chose."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Scores in percent of one model on one set of videos."""
-
-    total: Mapping[str, float]
-    """By name: `mof`, `edit`, `f1@10`... or `moc 0.2/0.1`... and `mean`."""
-    videos: Mapping[str, Mapping[str, float]]
-    """By video: the same where it makes sense for one video."""
 
 
 def score_segmentation(
@@ -48,7 +39,7 @@ def score_segmentation(
     Raises:
         ValueError: The model does not segment.
     """
-    _require(model, Task.SEGMENTATION)
+    require_task(model, Task.SEGMENTATION)
     asked = [(video, Question(observed=video.num_frames)) for video in videos]
     found: dict[int, Frames] = {}
     for i, answer in answers(model, asked, config, progress):
@@ -83,7 +74,7 @@ def score_long_term(
     Raises:
         ValueError: The model does not anticipate, or has no samples to combine.
     """
-    _require(model, Task.LONG_TERM)
+    require_task(model, Task.LONG_TERM)
     if combine != "most_likely" and not config.num_samples:
         raise ValueError(f"combine={combine} needs num_samples of 1 or more, got 0.")
     asked = [
@@ -145,6 +136,8 @@ def selection_score(model: Anticipator, held: Sequence[Video], config: "TrainCon
         batch_size=config.batch_size,
         device=device,
     )
+    if config.select_by == "online":
+        return score_online(model, held, Online(ahead=moments_of(model)), running).total["mean"]
     if config.select_by == "long_term":
         return score_long_term(model, held, config.protocol(), running).total["mean"]
     segmented = score_segmentation(model, held, Segmentation(), running).total
@@ -158,12 +151,6 @@ def mean_over_splits(splits: Mapping[str, Scores]) -> dict[str, float]:
     """The unweighted mean over splits, as every paper reports."""
     names = next(iter(splits.values())).total
     return {name: float(np.mean([s.total[name] for s in splits.values()])) for name in names}
-
-
-def _require(model: Anticipator, task: Task) -> None:
-    if task not in model.tasks:
-        known = ", ".join(sorted(model.tasks))
-        raise ValueError(f"{type(model).__name__} answers {known}, not {task}.")
 
 
 def _futures(answer: Answer, combine: Combine) -> list[Frames]:

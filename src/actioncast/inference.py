@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from actioncast.data.base import Video
 from actioncast.data.collate import Anchor, Sample, collate, cut
-from actioncast.layers.decoding import hold_frames
+from actioncast.layers.decoding import held_steps, hold_frames
 from actioncast.models.base import Anticipator
 from actioncast.postprocessing import (
     Postprocess,
@@ -185,6 +185,90 @@ def next_actions(
     return {head: np.concatenate(rows) for head, rows in found.items()}
 
 
+def online_answers(
+    model: Anticipator,
+    videos: Sequence[Video],
+    ahead: tuple[float, ...],
+    config: InferenceConfig,
+    progress: Progress = silent,
+) -> Iterator[tuple[int, Prediction]]:
+    """What a model of streams says at every step of whole videos, all steps of one in one call.
+
+    Yields the index of a video and the answers on the grid of its steps: every `stride`-th frame
+    from the first, wherever the anchor lies.
+
+    Args:
+        model: One that answers `Task.ONLINE`.
+        videos: With what the model reads.
+        ahead: Seconds after each step that it is asked about as well.
+        config: How it is run.
+        progress: Told how far it is.
+
+    Raises:
+        ValueError: Offsets or post-processing are asked for, which look ahead.
+    """
+    require_no_looking_ahead(config)
+    model.eval().to(config.device)
+    order = sorted(range(len(videos)), key=lambda i: videos[i].num_frames)
+    batches = [order[a : a + config.batch_size] for a in range(0, len(order), config.batch_size)]
+    for batch in progress(batches, "predict"):
+        x = observed_whole([videos[i] for i in batch], model, config.stride)
+        yield from zip(batch, _answered(model, replace(x, ahead=ahead), config.device), strict=True)
+
+
+def require_no_looking_ahead(config: InferenceConfig) -> None:
+    """Raise a ValueError where a model is run so that later steps have a say in earlier ones."""
+    if config.offsets or config.postprocess != "none":
+        raise ValueError(
+            "answers at every step must come from the past alone, got offsets or postprocess, "
+            "which look ahead; run the model without."
+        )
+
+
+def observed_whole(videos: Sequence[Video], model: Anticipator, stride: int) -> Observation:
+    """Whole videos as a stream shows them: every `stride`-th frame from the first."""
+    num_labels = len(model.taxonomy.labels)
+    asked = [Question(observed=video.num_frames) for video in videos]
+    samples = [cut(*one, stride, num_labels) for one in zip(videos, asked, strict=True)]
+    return collate(samples, model.taxonomy.primary)[0]
+
+
+def coming_actions(
+    model: Anticipator,
+    batches: DataLoader[tuple[Observation, Target]] | Sequence[tuple[Observation, Target]],
+    device: str = "cpu",
+    progress: Progress = silent,
+    heads: Sequence[str] = ("verb", "noun"),
+) -> dict[str, Float[np.ndarray, "clip place label"]]:
+    """Probabilities of the actions that come after every clip, by head, in order.
+
+    Args:
+        model: Answers `Task.COMING`.
+        batches: Clips.
+        device: Where the model runs.
+        progress: Told how far it is.
+        heads: Whose answers are kept: those of all actions would fill the memory.
+
+    Raises:
+        ValueError: The model does not name the actions to come.
+    """
+    model.eval().to(device)
+    found: dict[str, list[Float[np.ndarray, "clip place label"]]] = {}
+    asked = iter(batches)
+    for _ in progress(range(len(batches)), "predict"):
+        x, _ = next(asked)
+        answers = [prediction.coming for prediction in _answered(model, x, device)]
+        for head in heads:
+            rows = [answer[head] for answer in answers if answer is not None and head in answer]
+            if len(rows) < len(answers):
+                raise ValueError(
+                    f"{type(model).__name__} names no coming {head}; take a model of coming "
+                    "actions."
+                )
+            found.setdefault(head, []).append(torch.stack(rows).float().cpu().numpy())
+    return {head: np.concatenate(rows) for head, rows in found.items()}
+
+
 def predict(model: Anticipator, x: Observation, device: str = "cpu") -> list[Prediction]:
     """Predict a batch and bring the answers about the past back to the video's frame grid."""
     return [_held(prediction, x, i) for i, prediction in enumerate(_answered(model, x, device))]
@@ -210,8 +294,12 @@ def _held(prediction: Prediction, x: Observation, i: int) -> Prediction:
     if prediction.past is None:
         return prediction
     observed = x.frames_observed(i)
-    past = hold_frames(prediction.past, x.stride, observed, x.first_frame(i))
-    return replace(prediction, past=past, observed=observed)
+    first = x.first_frame(i)
+    past = hold_frames(prediction.past, x.stride, observed, first)
+    ahead = prediction.ahead
+    if ahead is not None:
+        ahead = ahead[held_steps(len(ahead), x.stride, observed, first).to(ahead.device)]
+    return replace(prediction, past=past, ahead=ahead, observed=observed)
 
 
 def _over_offsets(

@@ -65,7 +65,7 @@ class Evaluate:
     split: str = ""
     """the one split to score; names that of a checkpoint that does not say it. Of short actions:
     validation, or held_out for the training clips that selected the checkpoint"""
-    task: Literal["all", "long_term", "segmentation"] = "all"
+    task: Literal["all", "long_term", "segmentation", "online"] = "all"
     """what to score: all is every task that the run was trained for"""
     horizon: HorizonSource | None = None
     """who says how many frames to anticipate; absent, as in training"""
@@ -82,6 +82,14 @@ class Evaluate:
     stride - 1 frames beyond the boundary are seen"""
     legacy_last_segment: bool = False
     """end the last segment one frame early, as older evaluators do"""
+    ahead: tuple[float, ...] = ()
+    """of models of streams: seconds after each step at which the action is asked for; absent, those
+    that the model was built for"""
+    alignment: Literal["target", "shifted_by_one"] = "target"
+    """of models of streams: which label an answer about a moment is compared with; shifted_by_one
+    reproduces numbers of MiniROAD, which are easier"""
+    way: Literal["at_once", "streamed"] = "at_once"
+    """of models of streams: videos in one call, or step by step, which measures a step's time"""
     num_samples: int = 0
     """futures to draw"""
     combine: Literal["most_likely", "mean_of_samples", "best_of_samples"] = "most_likely"

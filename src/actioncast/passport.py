@@ -38,6 +38,12 @@ class Passport:
     horizon_ratios: tuple[float, ...] = ()
     horizon_source: str = ""
     """`true_length x 0.5` (leaks it), `observed_multiple x 4`, `seconds 300`; else empty."""
+    ahead: tuple[float, ...] = ()
+    """Seconds after each step at which the action was asked for as well; online alone."""
+    alignment: str = ""
+    """Which label an answer about a moment ahead was compared with; online alone."""
+    way: str = ""
+    """`at once`, or `streamed` with the median time of a step; online alone."""
     input: str
     """What the model saw: features, true labels, predicted labels."""
     features_causal: str
@@ -69,6 +75,8 @@ MUST_AGREE = (
     "observed_ratios",
     "horizon_ratios",
     "horizon_source",
+    "ahead",
+    "alignment",
     "input",
     "features_causal",
     "metric",

@@ -17,6 +17,7 @@ from actioncast.models.baselines import (
 )
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
+from actioncast.stream_recipes import STREAM_RECIPES
 from actioncast.training import TrainConfig
 
 FUTR_BREAKFAST = TrainConfig(
@@ -130,6 +131,7 @@ RECIPES: Mapping[str, tuple[str, TrainConfig]] = {
     ),
     **DIFFUSION_RECIPES,
     **ABLATION_RECIPES,
+    **STREAM_RECIPES,
     "repeat-last-action": ("repeat the last observed action for ever", COUNTED),
     "n-gram": (
         "the likeliest next action, for its mean duration, over and over",

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from actioncast.checkpoint import Checkpoint, load_checkpoint
-from actioncast.data import Dataset, LabelInput, find_dataset, open_dataset
+from actioncast.data import Dataset, LabelInput, find_dataset, holds_dataset, open_dataset
 from actioncast.inference import InferenceConfig
-from actioncast.protocols import HorizonSource, LongTerm
+from actioncast.protocols import HorizonSource, LongTerm, Online
+from actioncast.protocols.online import MOMENTS
+from actioncast.scores import moments_of
 from actioncast.training import (
     RESUME,
     Machine,
@@ -104,7 +106,7 @@ def require_not_begun(
 
 
 def _is_named(config: TrainConfig, data: Path | None) -> bool:
-    return bool(config.dataset) and not (data is not None and (data / "groundTruth").is_dir())
+    return bool(config.dataset) and not (data is not None and holds_dataset(data))
 
 
 def checkpoints(folder: Path) -> dict[str, Path]:
@@ -320,3 +322,8 @@ def trained_protocol(loaded: Loaded) -> LongTerm:
         multiple=training["multiple"],
         seconds=training["seconds"],
     )
+
+
+def trained_online(loaded: Loaded) -> Online:
+    """What a model of streams is asked: its own moments, or those of THUMOS14 if it has none."""
+    return Online(ahead=moments_of(loaded.checkpoint.model, MOMENTS))

@@ -2,28 +2,41 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 
-from actioncast.data import LabelInput
+from actioncast.data import LabelInput, Video
 from actioncast.evaluation import (
     Combine,
-    Scores,
     mean_over_splits,
     score_long_term,
     score_segmentation,
 )
 from actioncast.inference import InferenceConfig
+from actioncast.models.base import Anticipator
+from actioncast.online_evaluation import LATENCY, score_online
 from actioncast.passport import Passport, Result
 from actioncast.progress import Progress, silent
-from actioncast.protocols import HorizonSource, LongTerm, Segmentation
-from actioncast.runs import Loaded, trained_protocol
+from actioncast.protocols import (
+    PROTOCOLS,
+    HorizonSource,
+    LongTerm,
+    Online,
+    Segmentation,
+    VideoProtocol,
+)
+from actioncast.runs import Loaded, trained_online, trained_protocol
+from actioncast.scores import Scores
+from actioncast.timeline import LabelSpace
 from actioncast.training import commit
+from actioncast.types import Task
 
 
 def evaluate_run(
     loaded: Sequence[Loaded],
-    protocol: LongTerm | Segmentation,
+    protocol: VideoProtocol,
     *,
     num_samples: int = 0,
     combine: Combine = "most_likely",
@@ -36,7 +49,7 @@ def evaluate_run(
     Raises:
         ValueError: The model does not answer the protocol, or a split is not known.
     """
-    if isinstance(protocol, Segmentation):
+    if not isinstance(protocol, LongTerm):
         # What was seen has one answer, however many futures are drawn.
         num_samples, combine = 0, "most_likely"
     if combine != "most_likely" and not num_samples:
@@ -48,19 +61,19 @@ def evaluate_run(
         videos = one.dataset.select(one.dataset.split(one.split).test)
         inference = one.inference(num_samples, device)
         model = one.checkpoint.model
-        splits[one.split] = (
-            score_long_term(model, videos, protocol, inference, combine, progress)
-            if isinstance(protocol, LongTerm)
-            else score_segmentation(model, videos, protocol, inference, progress)
-        )
+        splits[one.split] = _scored(model, videos, protocol, inference, combine, progress)
     rows = {
         (video if len(splits) == 1 else f"{split}/{video}"): {k: round(v, 4) for k, v in r.items()}
         for split, scores in splits.items()
         for video, r in scores.videos.items()
     }
+    total = mean_over_splits(splits)
+    passport = passport_of(loaded, protocol, len(rows), num_samples, combine, note)
+    if isinstance(protocol, Online):
+        passport = replace(passport, way=_way(total, device))
     return Result(
-        passport=passport_of(loaded, protocol, len(rows), num_samples, combine, note),
-        total=mean_over_splits(splits),
+        passport=passport,
+        total=total,
         splits={split: dict(scores.total) for split, scores in splits.items()},
         videos=rows,
         recordings=over_recordings(
@@ -71,6 +84,30 @@ def evaluate_run(
             ]
         ),
     )
+
+
+def _scored(
+    model: Anticipator,
+    videos: Sequence[Video],
+    protocol: VideoProtocol,
+    inference: InferenceConfig,
+    combine: Combine,
+    progress: Progress,
+) -> Scores:
+    match protocol:
+        case LongTerm():
+            return score_long_term(model, videos, protocol, inference, combine, progress)
+        case Segmentation():
+            return score_segmentation(model, videos, protocol, inference, progress)
+        case Online():
+            return score_online(model, videos, protocol, inference, progress)
+
+
+def _way(total: Mapping[str, float], device: str) -> str:
+    if LATENCY not in total:
+        return "at once"
+    threads = f", {torch.get_num_threads()} thread(s)" if device == "cpu" else ""
+    return f"streamed, {total[LATENCY]:.2f} ms a step (median, {device}{threads})"
 
 
 def over_recordings(rows: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, float]:
@@ -96,7 +133,7 @@ def over_recordings(rows: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str
 
 def passport_of(
     loaded: Sequence[Loaded],
-    protocol: LongTerm | Segmentation,
+    protocol: VideoProtocol,
     num_videos: int,
     num_samples: int,
     combine: Combine,
@@ -106,22 +143,24 @@ def passport_of(
     first = loaded[0]
     run, training = first.checkpoint.run, first.training
     asked = protocol if isinstance(protocol, LongTerm) else None
+    online = protocol if isinstance(protocol, Online) else None
     from_labels = training["input"] == "labels"
-    legacy = isinstance(protocol, Segmentation) and protocol.legacy_last_segment
     return Passport(
         dataset=first.dataset.name,
         fingerprint=first.dataset.fingerprint(),
         splits=tuple(one.split for one in loaded),
         num_videos=num_videos,
-        task="long_term" if asked else "segmentation",
+        task=_task(protocol),
         observed_ratios=asked.observed_ratios if asked else (),
         horizon_ratios=asked.horizon_ratios if asked else (),
         horizon_source=horizon_name(asked) if asked else "",
+        ahead=online.ahead if online else (),
+        alignment=ALIGNMENTS[online.alignment] if online else "",
         input=str(LabelInput(**training["labels"]))
         if from_labels
         else f"features, {first.dataset.num_features} wide",
         features_causal="yes" if from_labels else "unknown",
-        metric=_metric(asked is not None, legacy),
+        metric=_metric(protocol, first.dataset.taxonomy.labels),
         combined=combine.replace("_", " ")
         + (f", {num_samples} drawn" if combine != "most_likely" else ""),
         selection=SELECTIONS[training["selection"]]
@@ -138,6 +177,11 @@ def passport_of(
     )
 
 
+ALIGNMENTS = {
+    "target": "target: the label of the moment itself",
+    "shifted_by_one": "shifted_by_one: the label of the step before the moment, which is easier",
+}
+"""Which label an answer about a moment ahead is compared with, as the passport says it."""
 SELECTIONS = {
     "validation": "best on training videos held out",
     "last": "last epoch",
@@ -173,6 +217,10 @@ def _trained_on(loaded: Loaded) -> str:
     """Whose questions trained a model; one that hides frames itself was asked none."""
     if _counts(loaded):
         return ""
+    if Task.LONG_TERM not in loaded.checkpoint.model.tasks:
+        moments = ", ".join(f"{moment:g}" for moment in trained_online(loaded).ahead)
+        online = Task.ONLINE in loaded.checkpoint.model.tasks
+        return f"every step of what is seen, and {moments} s ahead" if online else ""
     masking = getattr(getattr(loaded.checkpoint.model, "config", None), "masking", None)
     if masking is None:
         return horizon_name(trained_protocol(loaded))
@@ -183,11 +231,20 @@ def _trained_on(loaded: Loaded) -> str:
     return "whole videos; their rest is hidden (its length is seen)"
 
 
-def _metric(long_term: bool, legacy: bool) -> str:
-    if long_term:
-        return "MoC pooled over the videos of a split; frames asked for and missing are wrong"
-    end = "ends one frame early (legacy)" if legacy else "ends at the last frame"
-    return f"frame accuracy, edit, F1; the last segment {end}"
+def _task(protocol: VideoProtocol) -> str:
+    return next(name for name, kind in PROTOCOLS.items() if isinstance(protocol, kind))
+
+
+def _metric(protocol: VideoProtocol, labels: LabelSpace) -> str:
+    match protocol:
+        case LongTerm():
+            return "MoC pooled over the videos of a split; frames asked for and missing are wrong"
+        case Segmentation():
+            legacy = protocol.legacy_last_segment
+            end = "ends one frame early (legacy)" if legacy else "ends at the last frame"
+            return f"frame accuracy, edit, F1; the last segment {end}"
+        case Online():
+            return protocol.metric(labels)
 
 
 def _counts(loaded: Loaded) -> bool:

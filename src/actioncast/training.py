@@ -72,9 +72,10 @@ class TrainConfig(Optimisation):
     """horizon over observed frames, for observed_multiple"""
     seconds: float = 300.0
     """horizon for seconds"""
-    select_by: Literal["long_term", "segmentation", "both"] = "long_term"
+    select_by: Literal["long_term", "segmentation", "both", "online"] = "long_term"
     """the score that selects: mean MoC, or frame accuracy; both is the mean of mean MoC and of all
-    scores of segmentation"""
+    scores of segmentation; online, of models of streams, that of the mAP of detection and of the
+    mean mAP of all moments ahead"""
 
     def __post_init__(self) -> None:
         Optimisation.__post_init__(self)

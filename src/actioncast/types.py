@@ -220,9 +220,10 @@ class Prediction:
     """NEXT_ACTION: the action after the anticipation time, by head."""
     samples: Int[Tensor, "sample horizon"] | None = None
     """LONG_TERM: several futures drawn, one label a frame."""
-    ahead: Float[Tensor, "time moment label"] | None = None
+    ahead: Float[Tensor, "step moment label"] | None = None
     """ONLINE: the action at each moment of `Observation.ahead` after every observed step, said at
-    that step. It runs on the grid of the observation."""
+    that step. It runs on the grid of `past`, and is brought back to the video's with it; a live
+    stream keeps the last row alone."""
     coming: Mapping[str, Float[Tensor, "place _"]] | None = None
     """COMING: the next actions in order, by head."""
 

@@ -35,6 +35,11 @@ SMALLER: dict[str, Any] = {
     "inference_steps": 4,
     "modalities": (),
     "state_dim": 4,
+    "window": 6,
+    "memory_queries": 3,
+    "predictor_dim": 32,
+    "predictor_layers": 2,
+    "gate_rank": 4,
 }
 """Values that make a config tiny, where it has such a field."""
 # A bias moves a whole channel alike, that of values but for the millionth of a share that taps
@@ -48,6 +53,13 @@ BEFORE_A_NORM = {
 NO_GRADIENT = {
     # A bias moves all raw durations alike, and they are normalised by a softmax.
     "futr": {"duration_head.bias"},
+    # The memory's queries first look at one another across a stream of zeros, as in any decoder
+    # whose positions are separate: what they find is one constant.
+    "clam": {
+        "memory.layers.0.mix.project.weight",
+        "memory.layers.0.mix.out.weight",
+        "memory.layers.0.mix_norm.weight",
+    },
     "actfusion": BEFORE_A_NORM,
     "diffact": BEFORE_A_NORM,
 }

@@ -307,7 +307,7 @@ def test_one_question_for_each_observed_share():
     asked = LongTerm(observed_ratios=(0.1, 0.25)).questions(100, 10.0)
     assert [question.observed for question in asked] == [10, 25]
     assert Segmentation().questions(100, 10.0) == [Question(observed=100)]
-    assert set(PROTOCOLS) == {"segmentation", "long_term"}
+    assert set(PROTOCOLS) == {"segmentation", "long_term", "online"}
 
 
 @settings(deadline=None)

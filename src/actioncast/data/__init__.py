@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from actioncast.data.base import Dataset, LabelInput, Split, Video, inner_split
-from actioncast.data.frame_labels import KNOWN, open_frame_labels
+from actioncast.data.frame_labels import open_frame_labels
 from actioncast.data.synthetic import SyntheticConfig, synthetic_dataset
+from actioncast.data.thumos14 import is_thumos14, open_thumos14
 
 DATASETS: dict[str, str] = {
     "synthetic": "people make hot drinks: an embedded grammar with a known ceiling",
@@ -13,6 +14,7 @@ DATASETS: dict[str, str] = {
     "50salads": "50 Salads, 50 videos, 19 actions, 5 splits",
     "gtea": "GTEA, 28 videos, 11 actions, 4 splits",
     "cad120": "CAD-120, 124 videos, 10 sub-activities, 4 leave-one-subject-out splits",
+    "thumos14": "THUMOS14, 200 videos to train and 213 to test, 20 sports at 4 frames a second",
 }
 """Every data set by name. Any folder in the same layout works beside them."""
 
@@ -20,7 +22,7 @@ DATA_VARIABLE = "ACTIONCAST_DATA"
 
 
 def open_dataset(name: str = "", path: Path | None = None, rate: float | None = None) -> Dataset:
-    """Open a data set by name, or any folder in the MS-TCN layout.
+    """Open a data set by name, or any folder in the MS-TCN layout or in TeSTra's of THUMOS14.
 
     Args:
         name: One of `DATASETS`; empty where `path` is the folder itself.
@@ -33,7 +35,15 @@ def open_dataset(name: str = "", path: Path | None = None, rate: float | None = 
     """
     if name == "synthetic" and path is None:
         return synthetic_dataset(SyntheticConfig())
-    return open_frame_labels(find_dataset(name, path), rate)
+    folder = find_dataset(name, path)
+    if not (folder / "groundTruth").is_dir() and is_thumos14(folder):
+        return open_thumos14(folder, rate)
+    return open_frame_labels(folder, rate)
+
+
+def holds_dataset(path: Path) -> bool:
+    """Whether a folder is a data set itself, in a layout that `open_dataset` reads."""
+    return (path / "groundTruth").is_dir() or is_thumos14(path)
 
 
 def find_dataset(name: str = "", path: Path | None = None) -> Path:
@@ -43,15 +53,15 @@ def find_dataset(name: str = "", path: Path | None = None) -> Path:
         FileNotFoundError: It does not exist; the message says where it was looked for.
         ValueError: Neither a name nor a path was given.
     """
-    if path is not None and (path / "groundTruth").is_dir():
+    if path is not None and holds_dataset(path):
         return path
     known = os.environ.get(DATA_VARIABLE)
-    if path is not None and known and (Path(known) / path / "groundTruth").is_dir():
+    if path is not None and known and holds_dataset(Path(known) / path):
         return Path(known) / path
     if not name:
         if path is None:
             raise ValueError("say which data: --data PATH with a folder of labels and features.")
-        if path.is_dir() and (inside := [n for n in KNOWN if (path / n / "groundTruth").is_dir()]):
+        if path.is_dir() and (inside := [n for n in DATASETS if holds_dataset(path / n)]):
             raise ValueError(
                 f"{path} holds several data sets ({', '.join(inside)}); give one, for example "
                 f"--data {path / inside[0]}."
@@ -76,8 +86,10 @@ __all__ = [
     "SyntheticConfig",
     "Video",
     "find_dataset",
+    "holds_dataset",
     "inner_split",
     "open_dataset",
     "open_frame_labels",
+    "open_thumos14",
     "synthetic_dataset",
 ]

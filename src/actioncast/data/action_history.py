@@ -5,13 +5,13 @@ never its end beyond, nor anything of an action that starts then or later. Who t
 named by is the annotation: this is what a recogniser without mistakes would hand on.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from actioncast.data.clips import ActionClip, ClipDataset
+from actioncast.data.video_actions import VideoActions, actions_by_video, actions_of
 
 NUM_TIMES = 5
 """Columns about time of a token, see `ActionHistory.read`."""
@@ -25,6 +25,10 @@ class HistoryConfig:
     """actions told, the latest that started"""
     gap: float = 0.0
     """seconds before the anticipation time that are not told besides"""
+    rate: float = 0.0
+    """steps per second of what is under way, told as a stream; 0 tells one token an action"""
+    span: float = 32.0
+    """seconds that a stream of steps covers"""
 
     def __post_init__(self) -> None:
         if self.max_actions < 1:
@@ -34,6 +38,30 @@ class HistoryConfig:
                 f"gap must be 0 seconds or more, at most 100000, got {self.gap}; less would tell "
                 "what is to be anticipated."
             )
+        if not 0 <= self.rate <= 1000 or not 0 < self.span <= 100_000:
+            raise ValueError(
+                "rate must be within 0 and 1000 steps per second and span above 0 seconds, at most "
+                f"100000, got {self.rate} and {self.span}."
+            )
+        if self.rate and not 1 <= self.most_steps <= 100_000:
+            raise ValueError(
+                f"span times rate must be 1 to 100000 steps, got {self.span:g} s at {self.rate:g} "
+                "a second."
+            )
+
+    @property
+    def most_steps(self) -> int:
+        """Steps of a full span; 0 where actions are told and no steps."""
+        return round(self.span * self.rate)
+
+    def sentence(self) -> str:
+        """What is told, for a passport."""
+        gap = f", {self.gap:g} s before that" if self.gap else ""
+        if self.rate:
+            return (
+                f"annotated past actions at {self.rate:g} steps a second over {self.span:g} s{gap}"
+            )
+        return f"annotated past actions, the latest {self.max_actions}{gap}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,25 +82,15 @@ class ObservedActions:
         return len(self.verbs)
 
 
-@dataclass(frozen=True, slots=True)
-class _VideoActions:
-    """All annotated actions of a video by start, then id: their ends have no say in the order."""
+def require_ahead(anticipation_time: float) -> None:
+    """Refuse an anticipation time that is none.
 
-    start: Float64[np.ndarray, " action"]
-    stop: Float64[np.ndarray, " action"]
-    verbs: Int64[np.ndarray, " action"]
-    nouns: Int64[np.ndarray, " action"]
-    actions: Int64[np.ndarray, " action"]
-
-    @classmethod
-    def of(cls, clips: Iterable[ActionClip]) -> "_VideoActions":
-        ordered = sorted(clips, key=lambda clip: (clip.start, clip.id))
-        return cls(
-            np.array([clip.start for clip in ordered], np.float64),
-            np.array([clip.stop for clip in ordered], np.float64),
-            np.array([clip.verb for clip in ordered], np.int64),
-            np.array([clip.noun for clip in ordered], np.int64),
-            np.array([clip.action for clip in ordered], np.int64),
+    Raises:
+        ValueError: It is below 0 seconds or above 1000.
+    """
+    if not 0 <= anticipation_time <= 1000:
+        raise ValueError(
+            f"anticipation_time must be within 0 and 1000 seconds, got {anticipation_time}."
         )
 
 
@@ -89,16 +107,11 @@ class ActionHistory:
     """Seconds; 0 tells what was done before a clip that is to be recognised."""
     config: HistoryConfig = HistoryConfig()
     name: str = "history"
-    _videos: dict[str, _VideoActions] = field(init=False, repr=False, compare=False)
+    _videos: dict[str, VideoActions] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.anticipation_time <= 1000:
-            raise ValueError(
-                "anticipation_time must be within 0 and 1000 seconds, got "
-                f"{self.anticipation_time}."
-            )
-        videos = {video: _VideoActions.of(c) for video, c in self.dataset.by_video().items()}
-        object.__setattr__(self, "_videos", videos)
+        require_ahead(self.anticipation_time)
+        object.__setattr__(self, "_videos", actions_by_video(self.dataset))
 
     @property
     def width(self) -> int:
@@ -113,7 +126,7 @@ class ActionHistory:
 
     def observed(self, clip: ActionClip) -> ObservedActions:
         """What had started in the clip's video before `until`, at most `max_actions` of it."""
-        video = self._video(clip)
+        video = actions_of(clip, self._videos, self.dataset.name)
         until = self.until(clip)
         end = int(np.searchsorted(video.start, until, side="left"))
         told = slice(max(0, end - self.config.max_actions), end)
@@ -153,12 +166,3 @@ class ActionHistory:
     def labels(self, clip: ActionClip) -> Int64[np.ndarray, " token"]:
         """The action of each token of `read`."""
         return self.observed(clip).actions
-
-    def _video(self, clip: ActionClip) -> _VideoActions:
-        try:
-            return self._videos[clip.video]
-        except KeyError:
-            raise ValueError(
-                f"clip {clip.id} is of video {clip.video}, of which {self.dataset.name} has no "
-                "actions; take the history of the data set that the clip is from."
-            ) from None

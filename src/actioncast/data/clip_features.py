@@ -51,11 +51,19 @@ class ClipFeatures:
         self.files, self.protocol, self.rate, self.name = dict(files), protocol, rate, name
         self.width = widths.pop()
 
-    def read(self, clip: ActionClip) -> Float32[np.ndarray, "token feature"]:
-        """One token a frame time, in order."""
+    def file(self, clip: ActionClip) -> FeatureFile:
+        """The file of the clip's video.
+
+        Raises:
+            ValueError: It has none.
+        """
         if clip.video not in self.files:
             raise ValueError(f"clip {clip.id} is of video {clip.video}, which has no features.")
-        file = self.files[clip.video]
+        return self.files[clip.video]
+
+    def read(self, clip: ActionClip) -> Float32[np.ndarray, "token feature"]:
+        """One token a frame time, in order."""
+        file = self.file(clip)
         steps = step_indices(self.protocol, clip, self.rate)
         if not len(steps):
             return np.zeros((0, self.width), np.float32)

@@ -24,6 +24,8 @@ class ActionClip:
     action: int
     narration: str = ""
     """What was said of it; empty where unknown."""
+    place: int = 0
+    """Its number among the actions of its video, where the annotation puts them in an order."""
 
     def label(self, head: str) -> int:
         """Its label by head: verb, noun or action."""
@@ -91,5 +93,5 @@ class ClipDataset:
         for part in sorted(self.clips):
             for c in self.clips[part]:
                 facts = (part, c.id, c.video, c.start, c.stop, c.verb, c.noun, c.action)
-                digest.update(repr(facts).encode())
+                digest.update(repr((*facts, c.place) if c.place else facts).encode())
         return digest.hexdigest()[:12]

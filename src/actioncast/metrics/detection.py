@@ -5,7 +5,7 @@ al. (https://arxiv.org/abs/1604.06506): false positives are weighed as if there 
 many negatives as positives. A score that several frames share is one step of the curve, in both.
 
 Anticipation follows TeSTra (https://arxiv.org/abs/2209.09236): a score belongs to the frame it is
-about, not to the frame at which it was made.
+about, not to the frame at which it was made (metrics sheet, section 5).
 
 Differs from the evaluation scripts: calibrated average precision does not depend on the order of
 frames with equal scores.
@@ -13,12 +13,18 @@ frames with equal scores.
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 BACKGROUND, CLIFF_DIVING, DIVING, AMBIGUOUS = 0, 5, 8, 21
 """Columns of the THUMOS14 labels with a meaning of their own."""
+Alignment = Literal["target", "shifted_by_one"]
+"""Which label an anticipated score is compared with. `target`: that of the frame it is about.
+`shifted_by_one`: that of the frame before, and no answer of the last frames, as many as the longest
+horizon has, counts; so MiniROAD's released test does, whose shortest horizon is then the present.
+Easier, and for published numbers alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +119,49 @@ def smooth(
 
 
 def align_to_target(
-    scores: Float[np.ndarray, "time horizon label"],
+    scores: Float[np.ndarray, "time horizon label"], shifts: Sequence[int] | None = None
 ) -> Float[np.ndarray, "time horizon label"]:
     """Move each anticipated score to the frame it is about.
 
     Args:
-        scores: `scores[t, i]` was made at frame t, about frame t + i + 1.
+        scores: `scores[t, i]` was made at frame t, about frame t + `shifts[i]`.
+        shifts: Frames ahead of each entry; absent, 1, 2, 3 and so on.
 
     Returns:
-        Scores whose entry [t, i] is about frame t; zero for the first i + 1 frames, about which
-        nothing was said. Scores about frames after the last are dropped.
+        Scores whose entry [t, i] is about frame t; zero for the first `shifts[i]` frames, about
+        which nothing was said. Scores about frames after the last are dropped.
     """
     aligned = np.zeros_like(scores)
-    for index in range(min(scores.shape[1], len(scores) - 1)):
-        aligned[index + 1 :, index] = scores[: -index - 1, index]
+    for index, shift in enumerate(_shifts(scores, shifts)):
+        if shift < len(scores):
+            aligned[shift:, index] = scores[: len(scores) - shift, index]
     return aligned
+
+
+def compared(
+    scores: Float[np.ndarray, "time horizon label"],
+    truth: Bool[np.ndarray, "time label"],
+    shifts: Sequence[int] | None = None,
+    alignment: Alignment = "target",
+) -> list[tuple[Float[np.ndarray, "compared label"], Bool[np.ndarray, "compared label"]]]:
+    """Anticipated scores of one video beside the labels they are compared with, by horizon.
+
+    Args:
+        scores: `scores[t, i]` was made at frame t, about frame t + `shifts[i]`.
+        truth: Labels of the frames.
+        shifts: Frames ahead of each entry; absent, 1, 2, 3 and so on.
+        alignment: Which labels; see `Alignment`.
+    """
+    _require_same_frames([scores], [truth])
+    ahead = _shifts(scores, shifts)
+    if alignment == "target":
+        aligned = align_to_target(scores, ahead)
+        return [(aligned[:, index], truth) for index in range(len(ahead))]
+    kept = max(0, len(scores) - max(ahead, default=0))
+    return [
+        (scores[:kept, index], truth[shift - 1 : shift - 1 + kept])
+        for index, shift in enumerate(ahead)
+    ]
 
 
 def anticipation_scores(
@@ -135,7 +169,9 @@ def anticipation_scores(
     truth: Sequence[Bool[np.ndarray, "_ _"]],
     *,
     skip: Set[int] = frozenset({BACKGROUND, AMBIGUOUS}),
-    ambiguous: int = AMBIGUOUS,
+    ambiguous: int | None = AMBIGUOUS,
+    shifts: Sequence[int] | None = None,
+    alignment: Alignment = "target",
 ) -> tuple[DetectionScores, ...]:
     """Score every horizon over all videos; the mean of their `mean_ap` is the usual headline.
 
@@ -143,19 +179,45 @@ def anticipation_scores(
         scores: For each video (time, horizon, label), made at a frame about the frames after it.
         truth: For each video (time, label).
         skip: Columns that are no actions.
-        ambiguous: Column of frames to leave out.
+        ambiguous: Column of frames to leave out; none leaves out no frame.
+        shifts: Frames ahead of each horizon; absent, 1, 2, 3 and so on.
+        alignment: Which labels a score is compared with.
     """
+    _require_same_frames(scores, truth)
+    videos = [
+        compared(said, labels, shifts, alignment)
+        for said, labels in zip(scores, truth, strict=True)
+    ]
+    found = []
+    for horizon in zip(*videos, strict=True):
+        rows, labels = (np.concatenate(part) for part in zip(*horizon, strict=True))
+        if ambiguous is not None:
+            rows, labels = drop_ambiguous(rows, labels, ambiguous)
+        found.append(detection_scores(rows, labels, skip=skip))
+    return tuple(found)
+
+
+def _shifts(
+    scores: Float[np.ndarray, "time horizon label"], shifts: Sequence[int] | None
+) -> Sequence[int]:
+    if shifts is None:
+        return range(1, scores.shape[1] + 1)
+    if len(shifts) != scores.shape[1] or any(shift < 1 for shift in shifts):
+        raise ValueError(
+            f"shifts must be 1 frame or more for each of {scores.shape[1]} horizons, got "
+            f"{list(shifts)}; give as many as the scores have."
+        )
+    return shifts
+
+
+def _require_same_frames(
+    scores: Sequence[Float[np.ndarray, "_ _ _"]], truth: Sequence[Bool[np.ndarray, "_ _"]]
+) -> None:
     if not scores or [len(s) for s in scores] != [len(t) for t in truth]:
         raise ValueError(
             "scores and truth must hold the same frames of the same videos, got lengths "
             f"{[len(s) for s in scores]} and {[len(t) for t in truth]}: give every frame both."
         )
-    aligned = np.concatenate([align_to_target(video) for video in scores])
-    labels = np.concatenate(truth)
-    return tuple(
-        detection_scores(*drop_ambiguous(aligned[:, index], labels, ambiguous), skip=skip)
-        for index in range(aligned.shape[1])
-    )
 
 
 def _average_precisions(

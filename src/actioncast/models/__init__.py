@@ -8,10 +8,12 @@ from actioncast.models.baselines import (
     NGramConfig,
     RepeatLastActionConfig,
 )
+from actioncast.models.clam_config import ClamConfig
 from actioncast.models.diffact import DiffActConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.mamba_vl import MambaVLConfig
 from actioncast.models.next_action_baselines import ClassFrequencyConfig, PairNGramConfig
+from actioncast.models.online_baselines import OnlineGRUConfig, WindowTransformerConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 
 ModelConfig = (
@@ -25,6 +27,9 @@ ModelConfig = (
     | DiffActConfig
     | ActFusionConfig
     | MambaVLConfig
+    | ClamConfig
+    | OnlineGRUConfig
+    | WindowTransformerConfig
 )
 """The config of any model."""
 
@@ -39,6 +44,9 @@ MODELS: Mapping[str, type[ModelConfig]] = {
     "diffact": DiffActConfig,
     "actfusion": ActFusionConfig,
     "mamba-vl": MambaVLConfig,
+    "clam": ClamConfig,
+    "online-gru": OnlineGRUConfig,
+    "window-transformer": WindowTransformerConfig,
 }
 
 __all__ = ["MODELS", "ModelConfig"]

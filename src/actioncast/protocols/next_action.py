@@ -6,7 +6,7 @@ one shown at each time, which is never later than the time itself.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -161,8 +161,26 @@ class Recognition:
         return f"{self.num_frames} frames of the action itself, from its start to its stop."
 
 
-ClipProtocol = NextAction | Recognition
-"""What a clip may be asked."""
+@runtime_checkable
+class ClipProtocol(Protocol):
+    """What a clip may be asked."""
+
+    @property
+    def name(self) -> str:
+        """What a passport calls it."""
+
+    @property
+    def anticipation_time(self) -> float:
+        """Seconds from the last moment seen to the action asked for."""
+
+    def until(self, start: float, stop: float) -> float:
+        """The boundary: nothing at or after it may be known of the action `[start, stop)`."""
+
+    def window(self, start: float, stop: float) -> ClipWindow:
+        """What may be seen of the action `[start, stop)`."""
+
+    def sentence(self) -> str:
+        """The protocol in words, for a passport."""
 
 
 def evenly(start: float, end: float, count: int) -> tuple[float, ...]:

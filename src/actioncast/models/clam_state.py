@@ -1,0 +1,73 @@
+"""What CLAM remembers of a stream: tensors of fixed size, whatever was seen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from actioncast.layers.cross_memory import Asked
+from actioncast.layers.query_predictor import FirstAsked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClamConstants:
+    """What no frame changes, of a batch of 1: computed once a stream, and never saved."""
+
+    memory: Asked | None
+    predictor: FirstAsked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClamState:
+    """The state of a batch of streams; a value, so that one model serves any number of them."""
+
+    processor: Mapping[str, Float[Tensor, "batch *state"]]
+    """Of the temporal processor, by name."""
+    memory: tuple[Float[Tensor, "batch head key value"], ...]
+    """Of each layer of the memory; empty where there is none."""
+    tokens: Float[Tensor, "batch token hidden"]
+    """The latest tokens of the processor, first in, first out; zeros before the first frames."""
+    seen: Int[Tensor, " batch"]
+    """Steps taken in."""
+    model: str
+    """Fingerprint of the model that it belongs to."""
+    constants: ClamConstants = field(repr=False, compare=False)
+
+    @property
+    def num_floats(self) -> int:
+        """Numbers that one stream carries."""
+        return sum(tensor[0].numel() for tensor in self.tensors().values()) - 1
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that must be saved of it, by name; `CLAM.restored` makes a state of it again."""
+        return {
+            **{f"processor {name}": part for name, part in self.processor.items()},
+            **{f"memory {i}": part for i, part in enumerate(self.memory)},
+            "tokens": self.tokens,
+            "seen": self.seen,
+        }
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "ClamState":
+        """The state of which `tensors` would give these."""
+        processor = {name: tensors[f"processor {name}"] for name in self.processor}
+        memory = tuple(tensors[f"memory {i}"] for i in range(len(self.memory)))
+        return replace(
+            self,
+            processor=processor,
+            memory=memory,
+            tokens=tensors["tokens"],
+            seen=tensors["seen"],
+        )
+
+    def at(self, streams: slice) -> "ClamState":
+        """The state of some streams of the batch."""
+        return self.with_tensors({name: part[streams] for name, part in self.tensors().items()})
+
+    @classmethod
+    def of(cls, states: Sequence["ClamState"]) -> "ClamState":
+        """The state of streams of one model side by side."""
+        parts = [state.tensors() for state in states]
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return states[0].with_tensors(joined)

@@ -25,7 +25,6 @@ Differs from the released code (sheet of CLAM, sections 2.4 and 8); a field brin
   The predictor's attention projects queries instead of tokens (`layers.query_attention`).
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, final
@@ -45,15 +44,19 @@ from actioncast.layers.processors import (
 )
 from actioncast.layers.query_attention import QueryAttention
 from actioncast.layers.query_predictor import FirstAsked, QueryPredictor
+from actioncast.layers.recent_tokens import Rows, latest_tokens, uniform_tokens
 from actioncast.models.base import Losses, RecurrentAnticipator
 from actioncast.models.clam_config import ClamConfig
 from actioncast.models.clam_losses import ClamLosses
-from actioncast.models.clam_state import ClamConstants, ClamState
+from actioncast.models.clam_state import (
+    ClamConstants,
+    ClamState,
+    fingerprint,
+    require_state,
+)
 from actioncast.timeline import Taxonomy
 from actioncast.types import Observation, Prediction, Target, Task, TrainingTimeline
 
-Rows = tuple[Int[Tensor, " row"], Int[Tensor, " row"]]
-"""Index of batch and of time of chosen steps."""
 CHUNK = 256
 """Steps of a long video answered at once: it bounds the memory that its answers take."""
 
@@ -288,27 +291,15 @@ class CLAM(RecurrentAnticipator[ClamState]):
             ValueError: It is the state of another model.
         """
         batch = len(tensors["seen"]) if "seen" in tensors else 1
-        state = self.initial_state(batch)
-        expected = state.tensors().keys()
-        if odd := sorted(expected ^ tensors.keys()):
-            raise ValueError(
-                f"the state must hold {', '.join(sorted(expected))}, it differs in "
-                f"{', '.join(odd)}; give the state of this model."
-            )
-        like = state.tensors()
-        given = {name: part.to(like[name].device) for name, part in tensors.items()}
-        state = replace(state.with_tensors(given), model=model)
+        state = self.initial_state(batch).restored(tensors, model)
         self._require_state(state, batch)
         return state
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that change with the config and, all but surely, with the weights."""
+        """Of config and weights; a state is of one model alone."""
         version = sum(0 if p.is_inference() else p._version for p in self.parameters())
         if self._named is None or self._named[0] != version:
-            some = [p.detach().reshape(-1)[:: max(1, p.numel() // 8)] for p in self.parameters()]
-            digest = hashlib.sha256(repr(self.config).encode())
-            digest.update(torch.cat(some).double().cpu().numpy().tobytes())
-            self._named = (version, digest.hexdigest()[:12])
+            self._named = (version, fingerprint(self, self.config))
         return self._named[1]
 
     def scores(
@@ -411,23 +402,10 @@ class CLAM(RecurrentAnticipator[ClamState]):
         )
 
     def _recent(
-        self,
-        before: Float[Tensor, "batch token hidden"],
-        tokens: Float[Tensor, "batch time hidden"],
-        seen: Int[Tensor, " batch"],
-        rows: Rows,
-    ) -> tuple[Float[Tensor, "row token hidden"], Bool[Tensor, "row token"]]:
-        """The tokens that each chosen step reads, the latest last, and which there are."""
-        batch, step = rows
-        places = torch.arange(self.config.act_tokens, device=step.device)
-        count = seen[batch] + step + 1
-        if self.config.act_choice == "uniform":
-            share = places / max(1, len(places) - 1)
-            chosen = (step.clamp(min=0)[:, None] * share).round().long()
-            return tokens[batch[:, None], chosen], (count > 0)[:, None].expand(-1, len(places))
-        held = torch.cat([before, tokens], 1)
-        recent = held[batch[:, None], step[:, None] + 1 + places]
-        return recent, places >= len(places) - count[:, None]
+        self, before: Tensor, tokens: Tensor, seen: Tensor, rows: Rows
+    ) -> tuple[Tensor, Tensor]:
+        chosen = uniform_tokens if self.config.act_choice == "uniform" else latest_tokens
+        return chosen(before, tokens, seen, rows, self.config.act_tokens)
 
     def _foreseen(
         self,
@@ -483,15 +461,4 @@ class CLAM(RecurrentAnticipator[ClamState]):
     def _require_state(self, state: ClamState, batch: int) -> None:
         # The fingerprint of the latest initial state: to make it anew would cost at every step.
         own = self.fingerprint() if self._named is None else self._named[1]
-        if not isinstance(state, ClamState) or state.model != own:
-            of = state.model if isinstance(state, ClamState) else type(state).__name__
-            raise ValueError(
-                f"the state must be one of this model ({own}), got one of {of}; "
-                "start the stream anew, or load the checkpoint that it ran on."
-            )
-        found = {name: tuple(part.shape) for name, part in state.tensors().items()}
-        if found != {name: (batch, *shape) for name, shape in self._shapes.items()}:
-            raise ValueError(
-                f"the state must be of {batch} streams, as the frames are, got tensors of "
-                f"{found}; give every stream its own."
-            )
+        require_state(state, own, self._shapes, batch)

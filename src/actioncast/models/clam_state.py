@@ -1,11 +1,12 @@
 """What CLAM remembers of a stream: tensors of fixed size, whatever was seen."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from actioncast.layers.cross_memory import Asked
 from actioncast.layers.query_predictor import FirstAsked
@@ -71,3 +72,51 @@ class ClamState:
         parts = [state.tensors() for state in states]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return states[0].with_tensors(joined)
+
+    def restored(self, tensors: Mapping[str, Tensor], model: str) -> "ClamState":
+        """The state that `tensors` of another one gave, on the device of this one.
+
+        Raises:
+            ValueError: It has other parts.
+        """
+        like = self.tensors()
+        if odd := sorted(like.keys() ^ tensors.keys()):
+            raise ValueError(
+                f"the state must hold {', '.join(sorted(like))}, it differs in {', '.join(odd)}; "
+                "give the state of this model."
+            )
+        given = {name: part.to(like[name].device) for name, part in tensors.items()}
+        return replace(self.with_tensors(given), model=model)
+
+
+def fingerprint(model: nn.Module, config: object) -> str:
+    """Twelve hex digits that change with the config and, all but surely, with the weights."""
+    some = [p.detach().reshape(-1)[:: max(1, p.numel() // 8)] for p in model.parameters()]
+    digest = hashlib.sha256(repr(config).encode())
+    digest.update(torch.cat(some).double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def require_state(
+    state: object, own: str, shapes: Mapping[str, tuple[int, ...]], batch: int
+) -> None:
+    """Raise a ValueError where a state is not one of a model and of so many streams.
+
+    Args:
+        state: Anything.
+        own: Fingerprint of the model.
+        shapes: Of the tensors of one stream of it.
+        batch: Streams.
+    """
+    if not isinstance(state, ClamState) or state.model != own:
+        of = state.model if isinstance(state, ClamState) else type(state).__name__
+        raise ValueError(
+            f"the state must be one of this model ({own}), got one of {of}; start the stream "
+            "anew, or load the checkpoint that it ran on."
+        )
+    found = {name: tuple(part.shape) for name, part in state.tensors().items()}
+    if found != {name: (batch, *shape) for name, shape in shapes.items()}:
+        raise ValueError(
+            f"the state must be of {batch} streams, as the frames are, got tensors of {found}; "
+            "give every stream its own."
+        )

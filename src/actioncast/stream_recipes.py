@@ -55,14 +55,18 @@ HISTORY = replace(
         predictor_dim=512,
         asks_at="starts",
         background_output=False,
+        # What is told is what was done: there is nothing to recognise, and mixing told actions
+        # halves what is learned in as many steps (on held-out training participants).
+        past_weight=0.0,
+        mixup=0.0,
     ),
     input="history",
     history=HistoryConfig(rate=4.0, span=32.0),
     every_step=False,
     num_frames=16,
-    clip_share=0.2,
-    epochs=12,
-    batch_size=64,
+    clip_share=0.1,
+    epochs=6,
+    batch_size=32,
     lr=2e-3,
     lr_end=0.0,
     warmup_epochs=1,
@@ -117,11 +121,14 @@ CAD120 = replace(
     dataset="cad120",
     epochs=30,
     batch_size=8,
-    lr=5e-4,
+    lr=1e-3,
     lr_end=0.0,
     warmup_epochs=3,
+    schedule_by="step",
     clip=1.0,
 )
+"""Rates, and the sizes of what CLAM is compared with, were chosen on splits 1 and 2 with one of their
+training subjects held out."""
 
 
 def changed(config: Any, **values: Any) -> Any:
@@ -171,11 +178,16 @@ STREAM_RECIPES: Mapping[str, tuple[str, TrainConfig]] = {
     "clam-cad120-gru": ("the same with a GRU as the processor", changed(CAD120, processor="gru")),
     "online-gru-cad120": (
         "a GRU on the same stream",
-        replace(CAD120, model=OnlineGRUConfig(ahead=CAD120_MOMENTS, hidden_dim=64)),
+        replace(CAD120, model=OnlineGRUConfig(ahead=CAD120_MOMENTS, hidden_dim=128), lr=2e-3),
     ),
     "window-transformer-cad120": (
         "a transformer over a window of the same stream",
-        replace(CAD120, model=WindowTransformerConfig(ahead=CAD120_MOMENTS, hidden_dim=64)),
+        replace(
+            CAD120,
+            model=WindowTransformerConfig(
+                ahead=CAD120_MOMENTS, hidden_dim=64, num_layers=2, window=16
+            ),
+        ),
     ),
 }
 STREAM_CLIP_RECIPES: Mapping[str, tuple[str, ClipTrainConfig]] = {

@@ -10,6 +10,7 @@ from actioncast.inference import predict
 from actioncast.models.base import Anticipator, Losses, RecurrentAnticipator
 from actioncast.models.baselines import RepeatLastActionConfig
 from actioncast.models.futr import FUTRConfig
+from actioncast.models.online_baselines import OnlineGRUConfig, WindowTransformerConfig
 from actioncast.streaming import StreamConfig, regroup, stream
 from actioncast.timeline import Taxonomy
 from actioncast.types import Observation, Prediction, Target, Task
@@ -253,6 +254,125 @@ def test_one_model_serves_two_streams() -> None:
 def test_wrong_configurations_are_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StreamConfig(**wrong)
+
+
+# Bad frames
+
+
+BAD = pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+SKIPPING = StreamConfig(step=1.0, bad_frames="skip")
+
+
+def spoilt(num: int, *which: int, bad: float = float("nan")) -> Tensor:
+    features = frames(num)
+    for i in which:
+        features[i, i % FEATURES] = bad
+    return features
+
+
+@BAD
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("stride", [1, 5])
+def test_a_bad_frame_is_refused_by_its_number(chunk: int, bad: float, stride: int) -> None:
+    features = spoilt(33, 20, bad=bad)
+    for model in (gru(), futr()):
+        answers = stream(model, features.split(chunk), RATE, StreamConfig(), stride)
+        for _ in range(4):
+            next(answers)
+        with pytest.raises(ValueError, match=r"frame 20 holds NaN or infinity; mend"):
+            next(answers)
+
+
+def test_a_bad_frame_that_no_step_reads_is_no_matter() -> None:
+    for model in (gru(), futr()):
+        assert len(list(stream(model, [spoilt(20, 3, 11)], RATE, StreamConfig(), 5))) == 4
+
+
+@BAD
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_a_memory_leaves_skipped_frames_out(chunk: int, bad: float) -> None:
+    model, features = gru(), spoilt(20, 2, 3, 9, 10, bad=bad)
+    with pytest.warns(UserWarning, match="NaN or infinity"):
+        answers = list(stream(model, features.split(chunk), RATE, SKIPPING))
+    good = features.isfinite().all(1)
+    (whole,) = predict(model, Observation.of_one(features[good], RATE, 50))
+    assert whole.past is not None
+    past = torch.cat([answer.past for answer in answers if answer.past is not None])
+    torch.testing.assert_close(past[good], whole.past)
+    torch.testing.assert_close(past[[2, 3, 9, 10]], past[[1, 1, 8, 8]])
+    torch.testing.assert_close(answers[-1].future, whole.future)
+    assert [answer.now for answer in answers] == pytest.approx([1.0, 2.0, 3.0, 4.0])
+
+
+def test_before_the_first_good_frame_no_action_is_named() -> None:
+    with pytest.warns(UserWarning, match="skipped"):
+        answers = list(stream(gru(), [spoilt(10, *range(5), 5)], RATE, SKIPPING))
+    assert answers[0].past is not None
+    assert answers[1].past is not None
+    assert not answers[0].past.any()
+    assert not answers[1].past[0].any()
+    assert answers[1].past[1:].sum(1).tolist() == pytest.approx([1.0] * 4)
+
+
+def test_a_piece_of_bad_frames_has_the_answer_before_it() -> None:
+    with pytest.warns(UserWarning, match="5, 6, 7, 8, 9"):
+        first, second = stream(gru(), [spoilt(10, *range(5, 10))], RATE, SKIPPING)
+    torch.testing.assert_close(second.past, first.past[-1:].expand(5, -1))  # type: ignore[index]
+    torch.testing.assert_close(second.future, first.future)
+    assert second.now == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("stride", [1, 3])
+def test_in_a_window_the_last_good_frame_stands_for_a_bad_one(chunk: int, stride: int) -> None:
+    model, features = Watching(), numbered(30)
+    features[[0, 9, 12, 15]] = float("nan")
+    config = StreamConfig(window=4.0, step=1.4, horizon=0.0, bad_frames="skip")
+    with pytest.warns(UserWarning, match="skipped"):
+        list(stream(model, features.split(chunk), RATE, config, stride))
+    # At a stride of 3 the frame read before is three earlier.
+    stands = {0: 0, 9: 9 - stride, 12: 12 - stride, 15: 15 - stride}
+    if stride == 3:
+        stands |= {12: 6, 15: 6}
+    seen = {int(v) for x in model.shown for v in x.features[0, :, 0]}
+    assert not seen & {9, 12, 15}
+    last = model.shown[-1]
+    start = round(30 - 20 - (30 - 20) % -stride) if stride > 1 else 10
+    expected = [stands.get(i, i) for i in range(start, 30, stride)]
+    assert last.features[0, :, 0].tolist() == expected
+    assert features[9].isnan().all()
+
+
+# Moments ahead, and states that are kept
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_a_model_of_moments_ahead_names_them_at_the_last_step(chunk: int) -> None:
+    torch.manual_seed(0)
+    sizes = {"feature_dim": FEATURES, "hidden_dim": 8, "ahead": (1.0, 2.0)}
+    models = (
+        OnlineGRUConfig(**sizes).build(TAXONOMY),
+        WindowTransformerConfig(**sizes, num_heads=2).build(TAXONOMY),
+    )
+    for model in models:
+        features = frames(12)
+        answers = list(stream(model, features.split(chunk), RATE, StreamConfig()))
+        x = replace(Observation.of_one(features, RATE), ahead=(1.0, 2.0))
+        (whole,) = predict(model, x)
+        for answer, end in zip(answers, (5, 10, 12), strict=True):
+            assert answer.ahead is not None
+            assert answer.ahead.shape == (1, 2, 4)
+            torch.testing.assert_close(answer.ahead[0], whole.ahead[end - 1])  # type: ignore[index]
+
+
+def test_a_stream_goes_on_from_a_state_that_was_kept() -> None:
+    model, features, kept = gru(), frames(20), []
+    whole = list(stream(model, [features], RATE, StreamConfig(), after=kept.append))
+    rest = stream(model, [features[10:]], RATE, StreamConfig(), first=kept[1])
+    for answer, right in zip(rest, whole[2:], strict=True):
+        torch.testing.assert_close(answer.past, right.past)
+    with pytest.raises(ValueError, match="of models with a memory alone, got Watching"):
+        stream(Watching(), [], RATE, StreamConfig(), after=kept.append)
 
 
 def test_a_model_that_reads_labels_is_refused_at_once() -> None:

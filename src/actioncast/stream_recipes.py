@@ -127,8 +127,8 @@ CAD120 = replace(
     schedule_by="step",
     clip=1.0,
 )
-"""Rates, and the sizes of what CLAM is compared with, were chosen on splits 1 and 2 with one of their
-training subjects held out."""
+"""Rates, and the sizes of what CLAM is compared with, were chosen on splits 1 and 2 with one of
+their training subjects held out."""
 
 
 def changed(config: Any, **values: Any) -> Any:

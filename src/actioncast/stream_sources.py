@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actioncast.checkpoint import Checkpoint
+from actioncast.export.clam_names import PAST
 from actioncast.export.description import StreamDescription
 from actioncast.export.pace import Pace, pace_of
 from actioncast.export.runtime import (
@@ -161,7 +162,7 @@ class ModelSource:
             )
         if state.exists():
             tensors, about = read_state(state)
-            own = {n: torch.from_numpy(t) for n, t in tensors.items() if not n.startswith("past ")}
+            own = {n: torch.from_numpy(t) for n, t in tensors.items() if not n.startswith(PAST)}
             self.state = self.model.restored(own, about["model"])
             self.frames = int(about["frames"])
 
@@ -170,7 +171,7 @@ class ModelSource:
         width = getattr(getattr(self.model, "config", None), "feature_dim", None)
         if width is not None:
             require_width(frames, int(width))
-        before = self.frames * self.pace.stride
+        earlier, stride = self.frames, self.pace.stride
         config = StreamConfig(
             window=max(self.window, every / self.pace.rate),
             step=every / self.pace.rate,
@@ -189,8 +190,8 @@ class ModelSource:
             after=self._keep if kept else None,
         )
         for prediction in predictions:
-            yield self._answer(prediction, before / self.pace.rate)
-        self.frames += -(-len(frames) // self.pace.stride)
+            self.frames = earlier + -(-round(prediction.now * self.pace.rate) // stride)
+            yield self._answer(prediction, earlier * stride / self.pace.rate)
 
     def save(self) -> None:
         """See `Source`."""

@@ -59,6 +59,7 @@ HISTORY = replace(
         # halves what is learned in as many steps (on held-out training participants).
         past_weight=0.0,
         mixup=0.0,
+        label_smoothing=0.0,
     ),
     input="history",
     history=HistoryConfig(rate=4.0, span=32.0),
@@ -67,7 +68,7 @@ HISTORY = replace(
     clip_share=0.1,
     epochs=6,
     batch_size=32,
-    lr=2e-3,
+    lr=3e-3,
     lr_end=0.0,
     warmup_epochs=1,
     schedule_by="step",

@@ -61,7 +61,11 @@ def save_checkpoint(
     labels: dict[str, Any] = {
         "primary": taxonomy.primary,
         "heads": {
-            head: {"names": list(space.names), "background": sorted(space.background)}
+            head: {
+                "names": list(space.names),
+                "background": sorted(space.background),
+                **({"unknown": sorted(space.unknown)} if space.unknown else {}),
+            }
             for head, space in taxonomy.heads.items()
         },
     }
@@ -211,7 +215,11 @@ def _taxonomy(path: Path) -> Taxonomy:
     value = _object(path, {"primary", "heads"}, {"pairs"})
     try:
         heads = {
-            head: LabelSpace(tuple(space["names"]), frozenset(space["background"]))
+            head: LabelSpace(
+                tuple(space["names"]),
+                frozenset(space["background"]),
+                frozenset(space.get("unknown", ())),
+            )
             for head, space in value["heads"].items()
         }
         pairs = tuple((int(verb), int(noun)) for verb, noun in value.get("pairs", ()))

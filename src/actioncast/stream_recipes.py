@@ -20,13 +20,7 @@ from actioncast.models.online_baselines import OnlineGRUConfig, WindowTransforme
 from actioncast.protocols.online import MOMENTS
 from actioncast.training import TrainConfig
 
-SMALL = ClamConfig(
-    hidden_dim=256,
-    num_layers=4,
-    num_heads=4,
-    predictor_layers=3,
-    predictor_dim=1024,
-)
+SMALL = ClamConfig(hidden_dim=384, predictor_layers=2, predictor_dim=1024)
 """CLAM within 12 million parameters, for a step of a few milliseconds on a CPU."""
 EK100 = ClipTrainConfig(
     model=ClamConfig(),

@@ -28,6 +28,9 @@ class LabelSpace:
     names: tuple[str, ...]
     background: frozenset[str] = frozenset()
     """Names that segment metrics leave out; in the public sets only GTEA has one."""
+    unknown: frozenset[str] = frozenset()
+    """Names that say that nobody knows what is done (Ambiguous of THUMOS14): such steps teach
+    nothing, are not scored, and no model answers with such a name."""
     _index: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -38,6 +41,8 @@ class LabelSpace:
             raise ValueError(f"label names must be unique, got {', '.join(twice)} more than once.")
         if unknown := self.background - set(self.names):
             raise ValueError(f"background names must be labels, got {sorted(unknown)}.")
+        if strange := self.unknown - set(self.names):
+            raise ValueError(f"unknown names must be labels, got {sorted(strange)}.")
         object.__setattr__(self, "_index", {name: i for i, name in enumerate(self.names)})
 
     def __len__(self) -> int:
@@ -58,6 +63,11 @@ class LabelSpace:
     def background_labels(self) -> frozenset[int]:
         """The background names as labels."""
         return frozenset(self._index[name] for name in self.background)
+
+    @property
+    def unknown_labels(self) -> tuple[int, ...]:
+        """The unknown names as labels, in order."""
+        return tuple(sorted(self._index[name] for name in self.unknown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +112,15 @@ class Taxonomy:
 
     @classmethod
     def of(
-        cls, names: Iterable[str], background: Iterable[str] = (), head: str = "action"
+        cls,
+        names: Iterable[str],
+        background: Iterable[str] = (),
+        head: str = "action",
+        unknown: Iterable[str] = (),
     ) -> "Taxonomy":
         """Build a taxonomy of one head."""
-        return cls({head: LabelSpace(tuple(names), frozenset(background))}, head)
+        space = LabelSpace(tuple(names), frozenset(background), frozenset(unknown))
+        return cls({head: space}, head)
 
     @property
     def labels(self) -> LabelSpace:

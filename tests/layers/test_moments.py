@@ -5,6 +5,7 @@ import torch
 
 from actioncast.layers.moments import (
     active_ahead,
+    excluded,
     labels_ahead,
     several_cross_entropy,
     steps_ahead,
@@ -50,3 +51,26 @@ def test_every_action_under_way_counts_and_rows_without_any_do_not() -> None:
     active = torch.tensor([[[True, True], [False, False]]])
     assert several_cross_entropy(logits, active).item() == pytest.approx(2 * math.log(2))
     assert several_cross_entropy(logits, ~active & active).item() == 0
+
+
+def test_smoothing_spreads_a_share_over_all_labels() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    active = torch.tensor([[True, False, True]])
+    log_probs = logits.log_softmax(-1)[0]
+    expected = -(0.9 * (log_probs[0] + log_probs[2]) + 0.1 * log_probs.mean())
+    found = several_cross_entropy(logits, active, smoothing=0.1)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_what_nobody_knows_teaches_nothing_and_is_never_said() -> None:
+    logits = torch.tensor([[1.0, 0.0, 5.0], [1.0, 0.0, 5.0]], requires_grad=True)
+    active = torch.tensor([[True, False, False], [True, False, True]])
+    found = several_cross_entropy(logits, active, smoothing=0.1, unknown=(2,))
+    # Of the first row alone, over two labels.
+    two = logits[0, :2].log_softmax(-1)
+    assert found.item() == pytest.approx(-(0.9 * two[0] + 0.1 * two.mean()).item(), rel=1e-5)
+    found.backward()
+    assert logits.grad is not None
+    assert (logits.grad[:, 2] == 0).all()
+    assert (logits.grad[1] == 0).all()
+    assert excluded(logits, (2,)).softmax(-1)[:, 2].tolist() == [0.0, 0.0]

@@ -101,8 +101,9 @@ def test_the_corrected_memory_holds_at_every_step(
     positions: Positions, name: str, case: Path
 ) -> None:
     sizes, weights, tensors = opened(case)
-    memory = memory_of(sizes, weights, positions)
-    x, expected = tensors["x"], tensors[f"corrected.{name}.out"].float()
+    # The reference is float64: of several layers float32 has no digits left to compare at 1e-5.
+    memory = memory_of(sizes, weights, positions).double()
+    x, expected = tensors["x"].double(), tensors[f"corrected.{name}.out"]
     batch, time = x.shape[:2]
     places = torch.arange(batch * time)
     every, last = memory.every(
@@ -116,8 +117,24 @@ def test_the_corrected_memory_holds_at_every_step(
         torch.testing.assert_close(memory.read(states), expected[:, t], **NEAR)
     for stepped, at_once in zip(states, last, strict=True):
         torch.testing.assert_close(stepped, at_once, **NEAR)
-    first = tensors["corrected.states"][:, :, -1].float()
-    torch.testing.assert_close(states[0], first, **NEAR)
+    for layer, state in enumerate(states):
+        if (known := of_layer(tensors, "states", layer)) is not None:
+            torch.testing.assert_close(state, known[:, :, -1], **NEAR)
+
+
+def of_layer(tensors: Mapping[str, Tensor], name: str, layer: int) -> Tensor | None:
+    """What the reference wrote down of a layer; of a single one it does not say which."""
+    own = tensors.get(f"corrected.layer{layer}.{name}")
+    return tensors.get(f"corrected.{name}") if own is None and layer == 0 else own
+
+
+@memory_cases
+def test_float32_is_as_near_as_rounding_lets_it(case: Path) -> None:
+    sizes, weights, tensors = opened(case)
+    for positions, name in (("accumulated", "keepstream"), ("separate", "textbook")):
+        found = memory_of(sizes, weights, positions)(tensors["x"])
+        expected = tensors[f"corrected.{name}.out"][:, -1].float()
+        assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
 @memory_cases
@@ -130,16 +147,19 @@ def test_what_is_written_is_as_the_formulas_say(case: Path) -> None:
         ("k", written.keys),
         ("v", written.values),
     ):
-        expected = tensors[f"corrected.{name}"].float().transpose(1, 2)
-        torch.testing.assert_close(found, expected, **NEAR)
+        expected = of_layer(tensors, name, 0)
+        assert expected is not None
+        torch.testing.assert_close(found, expected.float().transpose(1, 2), **NEAR)
 
 
 @memory_cases
 def test_the_gates_temperature_is_a_field(case: Path) -> None:
     sizes, weights, tensors = opened(case)
-    plain = memory_of(sizes, weights, "accumulated", temperature=1.0)
-    expected = tensors["corrected.keepstream.tau1.out_last"].float()
-    torch.testing.assert_close(plain(tensors["x"]), expected, **NEAR)
+    if "corrected.keepstream.tau1.out_last" not in tensors:
+        pytest.skip("this case has one temperature alone")
+    plain = memory_of(sizes, weights, "accumulated", temperature=1.0).double()
+    expected = tensors["corrected.keepstream.tau1.out_last"]
+    torch.testing.assert_close(plain(tensors["x"].double()), expected, **NEAR)
 
 
 def predictor_of(
@@ -170,9 +190,9 @@ def test_the_released_predictor_is_reproduced(case: Path) -> None:
 @predictor_cases
 def test_positions_added_as_in_other_decoders_give_the_textbook_answer(case: Path) -> None:
     sizes, weights, tensors = opened(case)
-    predictor = predictor_of(sizes, weights, "separate")
-    answer = predictor(tensors["memory"], tensors["memory_pos"][0])
-    torch.testing.assert_close(answer, tensors["textbook.out"].float(), **NEAR)
+    predictor = predictor_of(sizes, weights, "separate").double()
+    answer = predictor(tensors["memory"].double(), tensors["memory_pos"][0].double())
+    torch.testing.assert_close(answer, tensors["textbook.out"], **NEAR)
 
 
 def model_of(case: Path, *, released: bool) -> CLAM:
@@ -215,8 +235,8 @@ def test_the_whole_released_model_is_reproduced(case: Path) -> None:
 @full_cases
 def test_the_corrected_stream_is_reproduced_step_by_step(case: Path) -> None:
     _, _, tensors = opened(case)
-    model = model_of(case, released=False)
-    x, first = tensors["x"], model.config.act_tokens
+    model = model_of(case, released=False).double()
+    x, first = tensors["x"].double(), model.config.act_tokens
     state = model.initial_state(len(x))
     for t in range(x.shape[1]):
         _, state = model.take_in(x[:, t : t + 1], state)
@@ -225,10 +245,10 @@ def test_the_corrected_stream_is_reproduced_step_by_step(case: Path) -> None:
         scores = model.scores(model.answer(state))
         assert model.memory is not None
         clusters = model.memory.read(state.memory)
-        expected = tensors["corrected.stream.clusters"][:, t + 1 - first].float()
+        expected = tensors["corrected.stream.clusters"][:, t + 1 - first]
         torch.testing.assert_close(clusters, expected, **NEAR)
         for head, theirs in HEADS:
-            expected = tensors[f"corrected.stream.future_{theirs}"][:, t + 1 - first].float()
+            expected = tensors[f"corrected.stream.future_{theirs}"][:, t + 1 - first]
             torch.testing.assert_close(scores[head], expected, **NEAR)
 
 
@@ -244,3 +264,15 @@ def test_a_stream_refuses_the_released_order_of_gates(case: Path) -> None:
 def test_a_name_that_the_released_model_has_not_is_refused() -> None:
     with pytest.raises(ValueError, match="no parameter called"):
         clam_name("encoder.layers.0.attention.weight")
+
+
+@memory_cases
+def test_the_released_order_holds_for_rows_of_unequal_length(case: Path) -> None:
+    sizes, weights, tensors = opened(case)
+    memory = memory_of(sizes, weights, "accumulated", "reversed")
+    x = tensors["x"][:1].expand(2, -1, -1).clone()
+    valid = torch.ones(x.shape[:2], dtype=torch.bool)
+    valid[1, 25:] = False
+    together = memory(x, valid)
+    torch.testing.assert_close(together[:1], memory(x[:1]), **NEAR)
+    torch.testing.assert_close(together[1:], memory(x[1:, :25]), **NEAR)

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 
 from actioncast.data.base import Dataset, Split, Video
 from actioncast.data.thumos14_files import (
+    AMBIGUOUS,
     BACKGROUND,
     LONGER,
     NAMES,
@@ -91,7 +92,7 @@ def open_thumos14(path: Path, rate: float | None = None) -> Dataset:
             "second, both ends to the nearest; published numbers rest on TeSTra's own labels."
         )
         targets = _labels(path, lengths, annotations, rate, warnings)
-    taxonomy = Taxonomy.of(NAMES, (BACKGROUND,))
+    taxonomy = Taxonomy.of(NAMES, (BACKGROUND,), unknown=(AMBIGUOUS,))
     videos = {}
     for video, num_frames in lengths.items():
         active = targets[video]

@@ -327,16 +327,19 @@ class CrossMemory(nn.Module):
 
 
 def _reversed(written: Written, valid: Bool[Tensor, "batch time"] | None) -> Written:
-    """Keys and gates whose products weigh step t by the first T - t gates (sheet, 2.4)."""
-    if valid is not None and not bool(valid.all()):
-        raise ValueError(
-            "the reversed order of gates counts from the end of a whole batch, got rows of "
-            "unequal length; give rows of one length, or take gate_order recurrent."
-        )
+    """Keys and gates whose products weigh step t by the first T - t gates (sheet, 2.4).
+
+    T is the length of each row without its padding.
+    """
     gates = written.log_gate
+    places = torch.arange(gates.shape[1], device=gates.device).expand(len(gates), -1)
+    lengths = places.new_full((len(gates),), gates.shape[1]) if valid is None else valid.sum(1)
+    # Behind step t come gates 1 to T - 1 - t, so that the step j > t brings gate T - j.
+    source = (lengths[:, None] - places).clamp(min=0, max=max(0, gates.shape[1] - 1))
+    index = source[..., None, None].expand_as(gates)
     # The last step is weighed by the first gate, where the recurrence has none after it.
     return replace(
         written,
-        log_gate=gates.flip(1).roll(1, 1),
+        log_gate=gates.gather(1, index),
         keys=written.keys * gates[:, :1].exp().to(written.keys.dtype),
     )

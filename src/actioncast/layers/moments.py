@@ -56,8 +56,37 @@ def active_ahead(
 
 
 def several_cross_entropy(
-    logits: Float[Tensor, "*rows label"], active: Bool[Tensor, "*rows label"]
+    logits: Float[Tensor, "*rows label"],
+    active: Bool[Tensor, "*rows label"],
+    *,
+    smoothing: float = 0.0,
+    unknown: Sequence[int] = (),
 ) -> Float[Tensor, ""]:
-    """Minus the log probability of every action under way, the mean over rows that have one."""
-    counted = active.any(-1).sum().clamp(min=1)
-    return -(logits.float().log_softmax(-1) * active).sum() / counted
+    """Minus the log probability of every action under way, the mean over rows that have one.
+
+    Args:
+        logits: Scores.
+        active: What is under way; several may be.
+        smoothing: Share of the target that is spread over all labels.
+        unknown: Labels that say that nobody knows: rows with one teach nothing, and they have no
+            part in the softmax.
+    """
+    known = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    known[list(unknown)] = False
+    rows = (active & known).any(-1) & ~(active & ~known).any(-1)
+    log_probs = excluded(logits.float(), unknown).log_softmax(-1)
+    hit = (log_probs * (active & known)).sum(-1)
+    spread = log_probs[..., known].mean(-1)
+    said = (1 - smoothing) * hit + smoothing * spread
+    return -(said * rows).sum() / rows.sum().clamp(min=1)
+
+
+def excluded(
+    logits: Float[Tensor, "*rows label"], unknown: Sequence[int]
+) -> Float[Tensor, "*rows label"]:
+    """Logits whose softmax gives some labels nothing at all."""
+    if not unknown:
+        return logits
+    index = torch.tensor(unknown, device=logits.device)
+    # Not minus infinity: a product with 0 must be 0.
+    return logits.index_fill(-1, index, torch.finfo(logits.dtype).min / 2)

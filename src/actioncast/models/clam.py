@@ -8,7 +8,8 @@ queries of a predictor read both and name what comes. One classifier serves past
 Every step takes the state of the stream in and hands it out, so that a live stream costs the same
 after a day as after a second. Steps equal the whole at once.
 
-Differs from the released code (sheet of CLAM, sections 2.4 and 8); a field brings each back:
+Differs from the released code (sheet of CLAM, sections 2.4 and 8); a field brings the first two
+back, and `clam_official.OFFICIAL` says both:
 
 - The gate of a step weighs what was written before it (Eq. 6). The released default path gives
   step t the product of the first T - t gates instead, which no stream can compute
@@ -21,6 +22,9 @@ Differs from the released code (sheet of CLAM, sections 2.4 and 8); a field brin
   fewer than K tokens are attended to until there are K (`CLAM.prime` fills a state that way).
 - The convolution of a Mamba block remembers three inputs, not four: of 233,472 numbers that the
   released layout would carry at the default sizes, 225,280 are needed.
+- A step has one label, the action that started last, where the released labels are multi-hot; a
+  step that stands exactly at the boundary is not read; the last epoch counts, and activations are
+  float32, where the released code takes the epoch that validates best in bfloat16.
 - The first layers of memory and predictor ask what depends on no frame: computed once a stream.
   The predictor's attention projects queries instead of tokens (`layers.query_attention`).
 """
@@ -35,6 +39,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from actioncast.layers.cross_memory import CrossMemory
+from actioncast.layers.moments import excluded
 from actioncast.layers.processors import (
     MambaProcessor,
     Processor,
@@ -188,6 +193,7 @@ class CLAM(RecurrentAnticipator[ClamState]):
         """
         self._require_moments(x)
         if x.anticipation_time and not x.ahead:
+            require_frames(x.features[x.valid], self.config.feature_dim)
             _, answers = self.read(x.features, x.valid, None)
             return [self._prediction(x, i, answers[i]) for i in range(len(x))]
         return [self._answered(one, self.initial_state(1))[0] for one in x]
@@ -380,7 +386,12 @@ class CLAM(RecurrentAnticipator[ClamState]):
     ) -> dict[str, Float[Tensor, "*rows _"]]:
         first = int(self.config.background_output)
         scores = self.scores(vectors, heads)
-        return {head: rows[..., first:].float().softmax(-1) for head, rows in scores.items()}
+        return {
+            head: excluded(
+                rows[..., first:].float(), self.taxonomy.heads[head].unknown_labels
+            ).softmax(-1)
+            for head, rows in scores.items()
+        }
 
     def _written(self, frames: Tensor, tokens: Tensor) -> Tensor:
         return frames if self.config.memory_reads == "frames" else tokens

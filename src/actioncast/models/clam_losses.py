@@ -1,7 +1,8 @@
 """What CLAM learns from: what is done at every step, and what comes at some (sheet, section 3).
 
-All weights are 1. Background, which no label names, counts nowhere. The equalised loss holds for
-actions alone.
+All weights are 1. Background that no label names counts nowhere; where a label names it, as on
+THUMOS14, it is learned like any other. The equalised loss holds for actions alone. It and mixup are
+for one label a step: where several actions are under way at once, neither has a part.
 """
 
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ class ClamLosses(nn.Module):
                 continue
             labels = wanted[head]
             if labels.ndim == logits.ndim:
-                terms[f"future {head}"] = several_cross_entropy(logits, labels.bool())
+                terms[f"future {head}"] = self._several(head, logits, labels.bool())
                 continue
             partner = None
             if mixup is not None:
@@ -148,12 +149,20 @@ class ClamLosses(nn.Module):
         mixup: Mixup | None,
     ) -> Float[Tensor, ""] | None:
         if head in y.active:
-            return several_cross_entropy(logits, y.active[head])
+            return self._several(head, logits, y.active[head])
         if head not in y.frames:
             return None
         labels = y.frames[head]
         partner = None if mixup is None else mixup.labels(labels)
         return self._entropy(head, logits, labels, partner, mixup)
+
+    def _several(self, head: str, logits: Tensor, active: Tensor) -> Float[Tensor, ""]:
+        return several_cross_entropy(
+            logits,
+            active,
+            smoothing=self.config.label_smoothing,
+            unknown=self.taxonomy.heads[head].unknown_labels,
+        )
 
     def _entropy(
         self,

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from actioncast.layers.moments import (
     active_ahead,
+    excluded,
     labels_ahead,
     several_cross_entropy,
     steps_ahead,
@@ -192,9 +193,13 @@ class _OnlineBaseline(Anticipator):
         shifts = steps_ahead(self.ahead, x.rate, x.stride)
         if head in y.active:
             active = y.active[head]
-            terms = {"past": self.config.past_weight * several_cross_entropy(past, active)}
+            unknown = self.taxonomy.labels.unknown_labels
+            terms = {
+                "past": self.config.past_weight
+                * several_cross_entropy(past, active, unknown=unknown)
+            }
             if shifts:
-                later = several_cross_entropy(ahead, active_ahead(active, shifts))
+                later = several_cross_entropy(ahead, active_ahead(active, shifts), unknown=unknown)
                 terms["ahead"] = self.config.ahead_weight * later
             return terms
         labels = y.frames[head]
@@ -219,13 +224,14 @@ class _OnlineBaseline(Anticipator):
                 f"but was asked for {_told(x.ahead)}; ask for the moments of its config, or train "
                 "one with yours."
             )
+        unknown = self.taxonomy.labels.unknown_labels
         return [
             Prediction(
                 taxonomy=self.taxonomy,
                 rate=x.rate,
                 observed=x.frames_observed(i),
-                past=past[i, valid].float().softmax(-1),
-                ahead=ahead[i, valid].float().softmax(-1) if x.ahead else None,
+                past=excluded(past[i, valid].float(), unknown).softmax(-1),
+                ahead=excluded(ahead[i, valid].float(), unknown).softmax(-1) if x.ahead else None,
             )
             for i, valid in enumerate(x.valid)
         ]

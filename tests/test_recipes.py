@@ -15,6 +15,7 @@ from actioncast.data import Dataset, Split, Video
 from actioncast.data.collate import collate
 from actioncast.features import FeatureArray
 from actioncast.models.base import ClipCounter, CountingAnticipator, CountsFirst, CountsLabels
+from actioncast.models.clam_config import ClamConfig
 from actioncast.models.diffusion import DiffusionConfig
 from actioncast.models.mamba_vl import MambaVLConfig
 from actioncast.optimisation import make_optimizer, parameter_groups
@@ -35,11 +36,14 @@ LABELS: Mapping[str, int] = {
 """How many actions the data set of a recipe has; 10 where it names none."""
 WIDTHS: Mapping[str, int] = {"breakfast": 2048, "50salads": 2048, "gtea": 2048}
 """How wide its features are; 32 elsewhere."""
+RATES: Mapping[str, float] = {"thumos14": 4.0}
+"""Frames per second of its features; 15 elsewhere."""
 
 
 def stand_in(name: str) -> Dataset:
     """Three short videos that look like those of a data set."""
     num_labels, width = LABELS.get(name, 10), WIDTHS.get(name, 32)
+    rate = RATES.get(name, 15.0)
     labels = LabelSpace(tuple(f"a{i}" for i in range(num_labels)))
     rng = np.random.default_rng(0)
     videos = {}
@@ -47,15 +51,15 @@ def stand_in(name: str) -> Dataset:
         frames = np.repeat(rng.permutation(num_labels)[:6], rng.integers(30, 49, 6))
         videos[f"v{i}"] = Video(
             id=f"v{i}",
-            timeline=Timeline.from_frames(frames, 15.0, labels),
-            rate=15.0,
+            timeline=Timeline.from_frames(frames, rate, labels),
+            rate=rate,
             num_frames=len(frames),
             features=FeatureArray(rng.normal(size=(len(frames), width)).astype(np.float32)),
         )
     return Dataset(
         name=name or "own",
         taxonomy=Taxonomy({"action": labels}),
-        rate=15.0,
+        rate=rate,
         videos=videos,
         splits={"1": Split(("v0", "v1"), ("v2",))},
     )
@@ -403,7 +407,11 @@ def clips_of(config: ClipTrainConfig) -> tuple[Taxonomy, Observation, Target]:
         },
     )
     labels = {head: torch.tensor([1, 2]) for head in sizes}
-    return Taxonomy(heads, "action", pairs), x, Target(frames={}, next=labels)
+    coming = {head: torch.tensor([[1, 2, 0], [2, 1, IGNORE]]) for head in sizes}
+    y = Target(frames={}, next=labels)
+    if config.task == "coming_actions":
+        y = Target(frames={}, next={}, coming=coming)
+    return Taxonomy(heads, "action", pairs), x, y
 
 
 @pytest.mark.parametrize("name", CLIP_RECIPES)
@@ -414,13 +422,18 @@ def test_a_recipe_of_clips_builds_takes_one_step_and_answers(name: str) -> None:
     if isinstance(model_config, MambaVLConfig):
         others = tuple((key, tokens.values.shape[2]) for key, tokens in x.modalities.items())
         model_config = replace(model_config, feature_dim=18, modalities=others)
+    if isinstance(model_config, ClamConfig):
+        # Of each recipe its own choices, at a size of which forty fit into a minute.
+        model_config = replace(
+            model_config, feature_dim=18, hidden_dim=32, predictor_dim=32, num_heads=4
+        )
     torch.manual_seed(0)
     model = model_config.build(taxonomy)
     if isinstance(model, ClipCounter):
         model.fit_clips([(x, y)])
     else:
         if isinstance(model, CountsLabels):
-            model.count_labels(y.next)
+            model.count_labels({head: torch.tensor([1, 2]) for head in taxonomy.heads})
         optimizer = make_optimizer(parameter_groups(model, config), config)
         before = torch.cat([p.detach().flatten() for p in model.parameters()])
         torch.stack(list(model.losses(x, y).values())).sum().backward()
@@ -430,6 +443,48 @@ def test_a_recipe_of_clips_builds_takes_one_step_and_answers(name: str) -> None:
         assert (after != before).any()
     for prediction in model.eval().predict(x):
         for head in taxonomy.heads:
-            assert prediction.next[head].detach().sum() == pytest.approx(1.0, abs=1e-4)
+            said = (prediction.next or prediction.coming)[head].detach().sum(-1)
+            torch.testing.assert_close(said, torch.ones_like(said), atol=1e-4, rtol=0)
     facts = {key: value for key, value in to_json(config).items() if key != "model"}
     assert replace(from_json(ClipTrainConfig, facts, name), model=config.model) == config
+
+
+def test_the_published_values_of_clam() -> None:
+    """Zhong et al., WACV 2026, supplement A; their code besides (sheet, sections 1 and 3)."""
+    ek100, ego4d = (CLIP_RECIPES[f"clam-{name}"][1] for name in ("ek100", "ego4d"))
+    thumos = recipe("clam-thumos14")
+    runs = (ek100, ego4d, thumos)
+    assert [(c.epochs, c.lr, c.batch_size) for c in runs] == [
+        (50, 5e-4, 256),
+        (15, 1e-4, 128),
+        (40, 1e-4, 1),
+    ]
+    assert all((c.optimizer, c.weight_decay, c.schedule) == ("adamw", 0.0, "cosine") for c in runs)
+    assert all((c.lr_end, c.warmup_from_zero) == (1e-7, False) for c in runs)
+    assert (ek100.span, ek100.feature_rate, ek100.anticipation_time) == (32.0, 4.0, 1.0)
+    assert (ego4d.span, ego4d.feature_rate, ego4d.num_actions) == (32.0, 1.875, 20)
+    model: Any = ek100.model
+    assert (model.hidden_dim, model.num_layers, model.act_tokens, model.memory_queries) == (
+        1024,
+        4,
+        4,
+        10,
+    )
+    assert (model.mixup, model.label_smoothing, model.equalise_below) == (0.8, 0.1, 1.76e-3)
+    own: Any = thumos.model
+    assert own.ahead == (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+
+
+def test_each_ablation_of_clam_changes_what_it_says() -> None:
+    base: Any = CLIP_RECIPES["clam-ek100"][1]
+    names = [name for name in CLIP_RECIPES if name.startswith("clam-ek100-")]
+    changed = [name for name in names if "history" not in name]
+    assert len(changed) == len({to_text(CLIP_RECIPES[name][1].model) for name in changed})
+    for name in changed:
+        config = CLIP_RECIPES[name][1]
+        assert config.model != base.model
+        assert replace(config, model=base.model) == base
+
+
+def to_text(value: object) -> str:
+    return repr(to_json(value))

@@ -268,35 +268,26 @@ def predict(arguments: Predict) -> None:
 
 def convert(arguments: Convert) -> None:
     """Convert."""
-    from actioncast.convert import convert_diffusion, convert_futr  # noqa: PLC0415
+    from actioncast.convert import convert_clam, convert_diffusion, convert_futr  # noqa: PLC0415
 
-    shared: dict[str, Any] = {
+    method, plain = arguments.method, Convert.__dataclass_fields__
+    given: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in ("mapping", "dataset", "split", "stride", "rate", "trust")
+        for name in set().union(*CONVERTS.values())
+        if getattr(arguments, name) != plain[name].default
     }
-    if arguments.method == "futr":
-        if arguments.condition_layers or arguments.scale is not None:
-            raise ValueError(
-                "--condition-layers and --scale must go with actfusion or diffact, got futr, which "
-                "has neither; leave them out."
-            )
-        heads = 8 if arguments.num_heads is None else arguments.num_heads
-        folder = convert_futr(arguments.checkpoint, arguments.out, num_heads=heads, **shared)
-    else:
-        if arguments.num_heads is not None:
-            raise ValueError(
-                f"--num-heads must go with futr, got {arguments.method}, whose attention has no "
-                "heads; leave it out."
-            )
-        folder = convert_diffusion(
-            arguments.method,
-            arguments.checkpoint,
-            arguments.out,
-            condition_layers=arguments.condition_layers,
-            scale=arguments.scale,
-            **shared,
+    for name in sorted(given.keys() - CONVERTS[method]):
+        owners = [owner for owner, names in CONVERTS.items() if name in names]
+        raise ValueError(
+            f"--{name.replace('_', '-')} must go with {' or '.join(owners)}, got {method}, which "
+            "has no such thing; leave it out."
         )
+    functions = {"futr": convert_futr, "clam": convert_clam}
+    function: Any = functions.get(method, partial(convert_diffusion, method))
+    folder = function(arguments.checkpoint, arguments.out, trust=arguments.trust, **given)
     print(f"wrote {folder}")
+    if method == "clam" and not arguments.paper:
+        print("it computes what the released code does, which cannot stream; --paper can")
 
 
 def info(arguments: Info) -> None:
@@ -384,6 +375,14 @@ STYLE = (
 """How options look: `--horizon seconds`, `--rate FLOAT`, `--json`, RUN."""
 
 
+OF_VIDEOS = frozenset({"mapping", "dataset", "split", "stride", "rate"})
+CONVERTS: Mapping[str, frozenset[str]] = {
+    "futr": OF_VIDEOS | {"num_heads"},
+    "actfusion": OF_VIDEOS | {"condition_layers", "scale"},
+    "diffact": OF_VIDEOS | {"condition_layers", "scale"},
+    "clam": frozenset({"data", "num_heads", "act_tokens", "gate_temperature", "ahead", "paper"}),
+}
+"""Options of `convert` that mean something to a method."""
 LISTS = (
     *("--out", "--plot", "--split", "--across", "--beside", "--videos", "--models"),
     *("--condition-layers", "--supervision", "--ahead"),

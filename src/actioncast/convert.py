@@ -10,11 +10,16 @@ from torch import Tensor
 
 from actioncast import __version__
 from actioncast.checkpoint import load_weights, read_official, save_checkpoint
+from actioncast.clip_config import ClipTrainConfig
+from actioncast.clip_runs import find_clips, open_clips
+from actioncast.clip_training import KIND, SPLIT
 from actioncast.data.frame_labels import read_mapping
 from actioncast.diffusion_recipes import DIFFUSION_RECIPES
-from actioncast.models import ModelConfig
+from actioncast.models.clam_config import ClamConfig
+from actioncast.models.clam_official import clam_from_official
 from actioncast.models.diffusion_official import Method, diffusion_from_official
 from actioncast.models.futr_official import futr_from_official
+from actioncast.stream_recipes import EK100
 from actioncast.timeline import LabelSpace, Taxonomy
 from actioncast.training import TrainConfig, commit, model_name, training_facts
 
@@ -79,7 +84,7 @@ def convert_diffusion(
     checkpoint: Path,
     folder: Path,
     *,
-    dataset: str,
+    dataset: str = "",
     mapping: Path | None = None,
     condition_layers: Sequence[int] = (),
     scale: float | None = None,
@@ -147,6 +152,94 @@ def convert_diffusion(
     return _write(folder, checkpoint, training, weights, labels, rate, split)
 
 
+def convert_clam(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    data: Path | None = None,
+    num_heads: int = 8,
+    act_tokens: int = 4,
+    gate_temperature: float = 16.0,
+    ahead: tuple[float, ...] = (),
+    paper: bool = False,
+    trust: bool = False,
+) -> Path:
+    """Turn a released CLAM checkpoint of EPIC-KITCHENS-100 into ours.
+
+    Args:
+        checkpoint: The file, with or without the `module.` prefix of DataParallel.
+        folder: Where to write.
+        data: Folder of the annotation, with RULSTM's actions.csv, or one that holds it; absent, as
+            `clip_runs.find_clips` looks for it.
+        num_heads: Attention heads, which tensors do not tell.
+        act_tokens: Recent tokens (K), which tensors do not tell.
+        gate_temperature: What the log of its gates is divided by.
+        ahead: Seconds that its queries name, one each; absent, 1 s of one query, and of several the
+            next actions in order.
+        paper: Compute what the paper says, step by step, in place of what the released code does.
+        trust: Unpickle whatever the file holds.
+
+    Raises:
+        ValueError, FileNotFoundError: The file is no CLAM checkpoint, or its classes are not those
+            of the annotation.
+    """
+    config, weights = clam_from_official(
+        read_official(checkpoint, trust),
+        num_heads=num_heads,
+        act_tokens=act_tokens,
+        gate_temperature=gate_temperature,
+        ahead=ahead or None,
+        released_behaviour=not paper,
+    )
+    at = find_clips(EK100.dataset, data)
+    dataset = open_clips(at)
+    # Verb, then noun is another order than that of the released action classifier.
+    if not any((at / place / "actions.csv").is_file() for place in ("", "rulstm")):
+        raise ValueError(
+            f"{at} must hold RULSTM's actions.csv, which numbers the actions of the released "
+            "classifier, got none; put it there, or into rulstm/ there."
+        )
+    wanted = {head: len(space) for head, space in dataset.taxonomy.heads.items()}
+    found = {head: len(weights.get(f"heads.{head}.weight", ())) - 1 for head in wanted}
+    if found != wanted:
+        raise ValueError(
+            f"the classifiers of {checkpoint} must have a background and the classes of {at}, "
+            f"{_counted(wanted)}, got {_counted(found)} besides a background; give the annotation "
+            "that it was trained on."
+        )
+    training = replace(_clam_training(config), selection="test")
+    run = {
+        "kind": KIND,
+        **_facts(checkpoint, training),
+        "dataset": dataset.name,
+        "data": str(at.resolve()),
+        "fingerprint": dataset.fingerprint(),
+        "split": SPLIT,
+        "held_out": [],
+        "input": f"features, {config.feature_dim} wide",
+        "questions": "",
+    }
+    return _save(folder, training, weights, dataset.taxonomy, run)
+
+
+def _clam_training(config: ClamConfig) -> ClipTrainConfig:
+    """The published training of a model, with what its queries are asked."""
+    if config.num_coming:
+        return replace(
+            EK100,
+            model=config,
+            task="coming_actions",
+            every_step=False,
+            num_actions=config.num_coming,
+        )
+    asked = 1.0 if 1.0 in config.ahead else config.ahead[0]
+    return replace(EK100, model=config, anticipation_time=asked)
+
+
+def _counted(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{max(0, count)} {head}s" for head, count in sizes.items())
+
+
 def _labels(mapping: Path | None, num_labels: int) -> LabelSpace:
     if mapping is None:
         return LabelSpace(tuple(f"action_{i}" for i in range(num_labels)))
@@ -172,21 +265,38 @@ def _write(
         rate = RATES.get(training.dataset, 15.0)
     if not 0 < rate < math.inf:
         raise ValueError(f"rate must be positive, in frames per second, got {rate:g}.")
-    config: ModelConfig = training.model
-    model = config.build(Taxonomy({"action": labels}))
-    model.load_state_dict(dict(weights))
     run = {
-        "recipe": f"converted from {checkpoint.name}",
-        "training": training_facts(training),
+        **_facts(checkpoint, training),
         "dataset": training.dataset,
         "data": "",
         "fingerprint": "",
         "rate": rate,
         "split": split,
         "held_out": [],
+    }
+    return _save(folder, training, weights, Taxonomy({"action": labels}), run)
+
+
+def _facts(checkpoint: Path, training: TrainConfig | ClipTrainConfig) -> dict[str, Any]:
+    """What every converted checkpoint says of itself."""
+    return {
+        "recipe": f"converted from {checkpoint.name}",
+        "training": training_facts(training),
         "version": __version__,
         "commit": commit(),
     }
+
+
+def _save(
+    folder: Path,
+    training: TrainConfig | ClipTrainConfig,
+    weights: Mapping[str, Tensor],
+    taxonomy: Taxonomy,
+    run: Mapping[str, Any],
+) -> Path:
+    config = training.model
+    model = config.build(taxonomy)
+    model.load_state_dict(dict(weights))
     save_checkpoint(folder, model_name(config), model, config, run)
     load_weights(model, folder / "model.safetensors")
     return folder

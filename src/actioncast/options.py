@@ -160,10 +160,12 @@ class Compare:
 class Convert:
     """Turn an official checkpoint into ours."""
 
-    method: tyro.conf.Positional[Literal["futr", "actfusion", "diffact"]]
+    method: tyro.conf.Positional[Literal["futr", "actfusion", "diffact", "clam"]]
     """whose checkpoint"""
     checkpoint: tyro.conf.Positional[Path]
     """the file"""
+    data: Path | None = None
+    """of clam: folder of EPIC-KITCHENS-100, or the one that holds it, which names its classes"""
     mapping: Path | None = None
     """mapping.txt with the names of its labels; absent, they are called action_0, action_1, ..."""
     out: Path = RUNS / "converted"
@@ -178,7 +180,16 @@ class Convert:
     rate: float | None = None
     """frames per second of its data; absent, those of the data set (futr without one: 15)"""
     num_heads: int | None = None
-    """attention heads of futr, which a checkpoint does not tell; absent, 8"""
+    """attention heads of futr or clam, which a checkpoint does not tell; absent, 8"""
+    act_tokens: int | None = None
+    """recent tokens of clam (K), which a checkpoint does not tell; absent, 4"""
+    gate_temperature: float | None = None
+    """what the log of clam's gates is divided by; absent, 16"""
+    ahead: tuple[float, ...] = ()
+    """seconds that the queries of clam name, one each; absent, 1 of a single query, and of several
+    the next actions in order"""
+    paper: bool = False
+    """clam as the paper has it, which streams, in place of what the released code computes"""
     condition_layers: tuple[int, ...] = ()
     """encoder layers, counted from 0, that condition the denoiser of actfusion or diffact; absent,
     as released for the data set"""

@@ -1,11 +1,12 @@
 """CLAM and what it is compared with, on streams.
 
-The published settings read features that must be fetched (docs/protocols.md says from where and in
-which layout). What can be measured without them: CAD-120 with its own features as a stream, and
+The published settings read features that must be had from elsewhere, in the layouts of
+docs/next_action.md and docs/protocols.md. What can be measured without them: CAD-120 with its own features as a stream, and
 EPIC-KITCHENS-100 from the actions observed, four times a second.
 
 Differs from the released training (sheet of CLAM, sections 3 and 8): warm-up starts at the first
-step, the label of a clip is its own, no clip is dropped, background is ignored under mixup too.
+step, the label of a clip is its own, no clip is dropped, background is ignored under mixup too. What
+no source tells is ours: the warm-up of Ego4D and THUMOS14, and the width for Ego4D.
 """
 
 from collections.abc import Mapping

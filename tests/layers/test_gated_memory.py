@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from actioncast.layers import gated_memory
+from actioncast.layers import gated_memory, gated_memory_chunks
 from actioncast.layers.gated_memory import (
     CHUNK,
     final_state,
@@ -166,7 +166,7 @@ def test_no_number_depends_on_chunks_and_parts(
     inputs = inputs_of(each=each)
     whole = differentiated(ours, inputs)
     for at_once in (1, 40, 10_000):
-        monkeypatch.setattr(gated_memory, "STEPS_AT_ONCE", at_once)
+        monkeypatch.setattr(gated_memory_chunks, "STEPS_AT_ONCE", at_once)
         near(differentiated(lambda **given: ours(**given, chunk=chunk), inputs), whole)
 
 

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
 from actioncast.models.clam_config import ClamConfig
 from actioncast.models.official import some
+from actioncast.timeline import LabelSpace, Taxonomy
 
 OFFICIAL = ClamConfig(gate_order="reversed", positions="accumulated")
 """What the released code computes with its default sizes."""
@@ -97,6 +99,7 @@ def clam_from_official(
     num_heads: int = 8,
     act_tokens: int = 4,
     gate_temperature: float = 16.0,
+    ahead: tuple[float, ...] | None = None,
     released_behaviour: bool = True,
 ) -> tuple[ClamConfig, dict[str, Tensor]]:
     """Translate a released checkpoint.
@@ -106,21 +109,36 @@ def clam_from_official(
         num_heads: Attention heads, which no tensor tells.
         act_tokens: Recent tokens (K), which no tensor tells.
         gate_temperature: What the log of its gates is divided by.
+        ahead: Seconds after a step that its queries name, one each; absent, a single query names
+            what starts after 1 s, and several the next actions in order.
         released_behaviour: Whether the model shall compute what the released code does, which no
             stream can, or what the paper says.
 
     Raises:
-        ValueError: It is not a checkpoint of CLAM.
+        ValueError: It is not a checkpoint of CLAM, or its queries are not as many as moments.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     weights = clam_weights(state)
-    required = {"predictor.queries", "processor.norm.weight", "heads.action.weight"}
+    _require_shared_heads(state)
+    block = "processor.blocks.0"
+    required = {
+        *("predictor.queries", "processor.norm.weight", "heads.action.weight"),
+        *(f"{block}.conv1d.weight", f"{block}.A_log", "predictor.layers.0.expand.weight"),
+    }
+    if "memory.queries" in weights:
+        first = "memory.layers.0.state"
+        required |= {f"{first}.key.weight", f"{first}.gate_down.weight"}
     if missing := sorted(required - weights.keys()):
         raise ValueError(
             f"the state dict must be that of the official CLAM, got one without {some(missing)}; "
             "check which model it belongs to."
         )
-    hidden = weights["predictor.queries"].shape[1]
+    queries, hidden = weights["predictor.queries"].shape
+    if ahead is not None and len(ahead) != queries:
+        raise ValueError(
+            f"ahead must name a moment for each of the {queries} queries of the checkpoint, got "
+            f"{ahead}."
+        )
     own: dict[str, Any] = {}
     if "memory.queries" in weights:
         own["memory_queries"] = len(weights["memory.queries"])
@@ -129,7 +147,10 @@ def clam_from_official(
         own["gate_rank"] = len(weights["memory.layers.0.state.gate_down.weight"])
     else:
         own["memory_queries"] = 0
-    block = "processor.blocks.0"
+    if ahead is not None:
+        own["ahead"] = ahead
+    elif queries > 1:
+        own["num_coming"] = queries
     channels, _, taps = weights[f"{block}.conv1d.weight"].shape
     config = ClamConfig(
         feature_dim=weights["project.weight"].shape[1] if "project.weight" in weights else hidden,
@@ -144,14 +165,43 @@ def clam_from_official(
         token_embeddings="memory_position" in weights,
         predictor_layers=_layers(weights, "predictor.layers"),
         predictor_dim=len(weights["predictor.layers.0.expand.weight"]),
-        num_coming=len(weights["predictor.queries"])
-        if len(weights["predictor.queries"]) > 1
-        else 0,
         **own,
     )
     if released_behaviour:
         config = replace(config, gate_order=OFFICIAL.gate_order, positions=OFFICIAL.positions)
+    _require_whole(config, weights)
     return config, weights
+
+
+def _require_shared_heads(state: Mapping[str, Tensor]) -> None:
+    """Past and future have one classifier; released files name it twice."""
+    for name, future in state.items():
+        past = state.get(name.replace("classifier_future", "classifier_past"))
+        if past is not None and not torch.equal(past, future):
+            raise ValueError(
+                f"the classifiers of past and future must be one, as released, got another {name}."
+            )
+
+
+def _require_whole(config: ClamConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError where tensors are not those of the model of a config."""
+    heads = {
+        head: LabelSpace(tuple(map(str, range(len(weights[f"heads.{head}.weight"]) - 1))))
+        for head in _HEADS.values()
+        if f"heads.{head}.weight" in weights
+    }
+    with torch.device("meta"):
+        whole = config.build(Taxonomy(heads, "action")).state_dict()
+    wrong = sorted(
+        name
+        for name in whole.keys() | weights.keys()
+        if getattr(whole.get(name), "shape", None) != getattr(weights.get(name), "shape", None)
+    )
+    if wrong:
+        raise ValueError(
+            f"the tensors of the state dict must fit each other, got {some(wrong)} missing or of "
+            "another shape than the others ask for; check which model it belongs to."
+        )
 
 
 def _layers(weights: Mapping[str, Tensor], prefix: str) -> int:

@@ -175,3 +175,42 @@ def test_runs_of_several_seeds_make_a_row_of_means_and_one_of_deviations(
     assert names.index("drawn, mean of 3 seeds: deviation") == (
         names.index("drawn, mean of 3 seeds") + 1
     )
+
+
+def test_results_of_streams_show_detection_and_every_moment_ahead(
+    results: dict[str, Result],
+) -> None:
+    one = next(r for r in results.values() if r.passport.horizon_source.startswith("seconds"))
+    said = replace(
+        one.passport,
+        dataset="kitchen",
+        task="online",
+        horizon_source="",
+        observed_ratios=(),
+        horizon_ratios=(),
+        ahead=(1.0, 2.5),
+        input="features, 8 wide",
+    )
+    total = {"mAP": 70.0, "cAP": 90.0, "mof": 60.0, "mAP ahead": 30.0, "mAP 1s": 35.0}
+    total |= {"mAP 2.5s": 25.0, "cAP 1s": 80.0, "onset delay (s)": 0.5, "mean": 50.0}
+    made = {
+        name: replace(one, passport=replace(said, recipe=name), total={**total, "mean": mean})
+        for name, mean in (("better", 51.0), ("worse", 49.0))
+    }
+    heading, header, _, first, second, *_ = tables(made).splitlines()
+    assert heading == "kitchen, online detection and anticipation at every step"
+    names = [name for name in header.split("  ") if name]
+    shown = ["mAP", "cAP", "mof", "mAP 1s", "mAP 2.5s", "mAP ahead", "onset delay (s)", "mean"]
+    assert [name.strip() for name in names] == shown
+    assert first.startswith("worse")
+    assert second.startswith("better")
+    assert second.split()[-8:] == [
+        "70.00",
+        "90.00",
+        "60.00",
+        "35.00",
+        "25.00",
+        "30.00",
+        "0.50",
+        "51.00",
+    ]

@@ -20,7 +20,7 @@ LEVELS = (
         "clip_coming",
         *("clip_config", "clip_frames", "clip_sources", "clip_evaluation", "clip_variation"),
         *("scores", "online_running", "online_evaluation"),
-        *("export", "stream_sources"),
+        *("export", "stream_sources", "stream_lines"),
     },
     {
         "lightning_parts",

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -282,12 +283,16 @@ def convert(arguments: Convert) -> None:
             f"--{name.replace('_', '-')} must go with {' or '.join(owners)}, got {method}, which "
             "has no such thing; leave it out."
         )
-    functions = {"futr": convert_futr, "clam": convert_clam}
-    function: Any = functions.get(method, partial(convert_diffusion, method))
+    function: Any = {
+        "futr": convert_futr,
+        "clam": convert_clam,
+        "actfusion": partial(convert_diffusion, "actfusion"),
+        "diffact": partial(convert_diffusion, "diffact"),
+    }[method]
     folder = function(arguments.checkpoint, arguments.out, trust=arguments.trust, **given)
-    print(f"wrote {folder}")
-    if method == "clam" and not arguments.paper:
-        print("it computes what the released code does, which cannot stream; --paper can")
+    released = method == "clam" and not arguments.paper
+    said = ": what the released code computes, which cannot stream; --paper converts one that can"
+    print(f"wrote {folder}{said * released}")
 
 
 def info(arguments: Info) -> None:

@@ -169,13 +169,11 @@ def convert_clam(
     Args:
         checkpoint: The file, with or without the `module.` prefix of DataParallel.
         folder: Where to write.
-        data: Folder of the annotation, with RULSTM's actions.csv, or one that holds it; absent, as
-            `clip_runs.find_clips` looks for it.
+        data: Folder of the annotation, with RULSTM's actions.csv, or one that holds it.
         num_heads: Attention heads, which tensors do not tell.
         act_tokens: Recent tokens (K), which tensors do not tell.
         gate_temperature: What the log of its gates is divided by.
-        ahead: Seconds that its queries name, one each; absent, 1 s of one query, and of several the
-            next actions in order.
+        ahead: Seconds that its queries name; absent, as `clam_from_official` has it.
         paper: Compute what the paper says, step by step, in place of what the released code does.
         trust: Unpickle whatever the file holds.
 
@@ -196,8 +194,8 @@ def convert_clam(
     # Verb, then noun is another order than that of the released action classifier.
     if not any((at / place / "actions.csv").is_file() for place in ("", "rulstm")):
         raise ValueError(
-            f"{at} must hold RULSTM's actions.csv, which numbers the actions of the released "
-            "classifier, got none; put it there, or into rulstm/ there."
+            f"{at} must hold RULSTM's actions.csv, in whose order the released classifier names "
+            "actions, got none; put it there."
         )
     wanted = {head: len(space) for head, space in dataset.taxonomy.heads.items()}
     found = {head: len(weights.get(f"heads.{head}.weight", ())) - 1 for head in wanted}
@@ -225,15 +223,10 @@ def convert_clam(
 def _clam_training(config: ClamConfig) -> ClipTrainConfig:
     """The published training of a model, with what its queries are asked."""
     if config.num_coming:
-        return replace(
-            EK100,
-            model=config,
-            task="coming_actions",
-            every_step=False,
-            num_actions=config.num_coming,
-        )
-    asked = 1.0 if 1.0 in config.ahead else config.ahead[0]
-    return replace(EK100, model=config, anticipation_time=asked)
+        asked = replace(EK100, task="coming_actions", every_step=False)
+        return replace(asked, model=config, num_actions=config.num_coming)
+    first = 1.0 if 1.0 in config.ahead else config.ahead[0]
+    return replace(EK100, model=config, anticipation_time=first)
 
 
 def _counted(sizes: Mapping[str, int]) -> str:
@@ -296,7 +289,13 @@ def _save(
 ) -> Path:
     config = training.model
     model = config.build(taxonomy)
-    model.load_state_dict(dict(weights))
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()[:300]
+        raise ValueError(
+            f"the tensors of the state dict must fit each other, got {reason} Check whose it is."
+        ) from None
     save_checkpoint(folder, model_name(config), model, config, run)
     load_weights(model, folder / "model.safetensors")
     return folder

@@ -1,7 +1,7 @@
 """Whoever answers on a stream: the graphs of an exported one, or the model of a run."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,6 +31,8 @@ from actioncast.timeline import run_lengths
 from actioncast.types import Prediction, most_likely
 
 Frames = Float[np.ndarray, "time feature"]
+Incoming = Frames | Iterable[Float[np.ndarray, " feature"]]
+"""Frames of a file, or one after another as they come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +55,11 @@ class Source(Protocol):
 
     pace: Pace
     """Of its frames."""
+    width: int | None
+    """Numbers of a frame, where the model says how many."""
 
-    def answers(self, frames: Frames, every: int) -> Iterator[Answer]:
-        """One after every so many frames, and one for what is left."""
+    def answers(self, frames: Incoming, every: int) -> Iterator[Answer]:
+        """One after every so many frames, as soon as they have come, and one for what is left."""
 
     def save(self) -> None:
         """Write the state to the file that was named, if one was."""
@@ -78,6 +82,7 @@ class ExportedSource:
         self.runtime = ExportedStream(folder, threads, bad_frames)
         about = self.runtime.about
         self.pace = Pace(rate=rate or about.rate, stride=about.stride)
+        self.width: int | None = about.feature_dim
         self.file = state
         self.state: StreamState = (
             self.runtime.restored(state)
@@ -85,26 +90,30 @@ class ExportedSource:
             else self.runtime.initial_state()
         )
 
-    def answers(self, frames: Frames, every: int) -> Iterator[Answer]:
+    def answers(self, frames: Incoming, every: int) -> Iterator[Answer]:
         """See `Source`."""
-        require_width(frames, self.runtime.about.feature_dim)
-        about, stride = self.runtime.about, self.pace.stride
-        before = self.state.frames * stride
-        names = about.heads[about.primary].names
-        for number in range(len(frames)):
+        require_width(frames, self.width)
+        stride, before, count = self.pace.stride, self.state.frames * self.pace.stride, 0
+        for number, row in enumerate(frames):
             if number % stride == 0:
-                frame = np.asarray(frames[number], np.float32)
+                frame = np.asarray(row, np.float32)
                 self._check(frame, number)
                 self.state = self.runtime.step(frame, self.state, answer=False).state
-            if (number + 1) % every and number + 1 < len(frames):
-                continue
-            rows = self.runtime.answer(self.state)[about.primary]
-            yield Answer(
-                time=(before + number + 1) / self.pace.rate,
-                now=self.state.past[about.primary][0],
-                ahead=tuple(zip(_when(about), rows, strict=True)),
-                names=names,
-            )
+            count = number + 1
+            if count % every == 0:
+                yield self._answer((before + count) / self.pace.rate)
+        if count % every:
+            yield self._answer((before + count) / self.pace.rate)
+
+    def _answer(self, seconds: float) -> Answer:
+        about = self.runtime.about
+        rows = self.runtime.answer(self.state)[about.primary]
+        return Answer(
+            time=seconds,
+            now=self.state.past[about.primary][0],
+            ahead=tuple(zip(_when(about), rows, strict=True)),
+            names=about.heads[about.primary].names,
+        )
 
     def save(self) -> None:
         """See `Source`."""
@@ -151,6 +160,8 @@ class ModelSource:
         self.pace = Pace(rate=rate or trained.rate, stride=trained.stride)
         self.bad_frames, self.file, self.device = bad_frames, state, device
         self.window, self.horizon = window, horizon
+        width = getattr(getattr(self.model, "config", None), "feature_dim", None)
+        self.width = None if width is None else int(width)
         self.state: ClamState | None = None
         self.frames = 0
         if state is None:
@@ -166,11 +177,9 @@ class ModelSource:
             self.state = self.model.restored(own, about["model"])
             self.frames = int(about["frames"])
 
-    def answers(self, frames: Frames, every: int) -> Iterator[Answer]:
+    def answers(self, frames: Incoming, every: int) -> Iterator[Answer]:
         """See `Source`."""
-        width = getattr(getattr(self.model, "config", None), "feature_dim", None)
-        if width is not None:
-            require_width(frames, int(width))
+        require_width(frames, self.width)
         earlier, stride = self.frames, self.pace.stride
         config = StreamConfig(
             window=max(self.window, every / self.pace.rate),
@@ -181,7 +190,7 @@ class ModelSource:
         kept = isinstance(self.model, RecurrentAnticipator) and self.file is not None
         predictions = stream(
             self.model,
-            (_chunk(frames, first, every) for first in range(0, len(frames), every)),
+            _chunks(frames, every),
             self.pace.rate,
             config,
             self.pace.stride,
@@ -223,8 +232,10 @@ class ModelSource:
         )
 
 
-def require_width(frames: Frames, width: int) -> None:
-    """Raise a ValueError where frames are not of the width that a model reads."""
+def require_width(frames: Incoming, width: int | None) -> None:
+    """Raise a ValueError where the frames of a file are not of the width that a model reads."""
+    if width is None or not isinstance(frames, np.ndarray):
+        return
     if frames.ndim == 2 and frames.shape[1] == width:
         return
     turned = frames.ndim == 2 and frames.shape[0] == width
@@ -240,9 +251,15 @@ def _when(about: StreamDescription) -> list[str]:
     return [f"in {seconds:g} s" for seconds in about.ahead]
 
 
-def _chunk(frames: Frames, first: int, size: int) -> Float[Tensor, "_ feature"]:
-    # A copy: a memory map may be read-only.
-    return torch.from_numpy(np.array(frames[first : first + size], np.float32))
+def _chunks(frames: Incoming, size: int) -> Iterator[Float[Tensor, "_ feature"]]:
+    """Those of a file in pieces; those that come one by one as they come."""
+    if isinstance(frames, np.ndarray):
+        for first in range(0, len(frames), size):
+            # A copy: a memory map may be read-only.
+            yield torch.from_numpy(np.array(frames[first : first + size], np.float32))
+        return
+    for row in frames:
+        yield torch.from_numpy(np.array(row, np.float32))[None]
 
 
 def _array(row: Float[Tensor, " label"]) -> Float[np.ndarray, " label"]:

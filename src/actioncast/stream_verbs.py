@@ -4,8 +4,9 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -21,7 +22,10 @@ from actioncast.export.pace import Pace
 from actioncast.features import read_header
 from actioncast.progress import Progress, Reporter
 from actioncast.runs import checkpoints, load_checkpoints, read_about
-from actioncast.stream_sources import Answer, ExportedSource, ModelSource, Source
+from actioncast.stream_lines import FeatureLines
+from actioncast.stream_sources import Answer, ExportedSource, Incoming, ModelSource, Source
+
+STANDARD_INPUT = Path("-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +54,15 @@ class Stream:
     source: tyro.conf.Positional[Path]
     """run, checkpoint, or folder that `export` wrote"""
     features: tyro.conf.Positional[Path]
-    """a .npy file of features, (time, feature)"""
+    """a .npy file of features, (time, feature); or - for standard input, a frame a line as it
+    comes: a JSON list, or numbers with commas or spaces between them"""
     every: str = ""
     """time between two answers: frames, as 8, or seconds, as 2s; absent, every frame that the model
     reads"""
     state: Path | None = None
     """file to go on from, if it is there, and to write the state to at the end"""
     bad_frames: Literal["refuse", "skip"] = "refuse"
-    """what happens to a frame that holds NaN or infinity"""
+    """what happens to a frame that holds NaN or infinity, or to a line that is no frame"""
     limit: int = 0
     """stop after so many frames; 0 takes all"""
     top: int = 1
@@ -114,28 +119,37 @@ def stream(arguments: Stream, progress: Progress | None = None) -> None:
             "--limit and --rate must be 0 or more and --top at least 1, got "
             f"{arguments.limit}, {arguments.rate:g} and {arguments.top}."
         )
-    frames = read_frames(arguments.features)
-    frames = frames[: arguments.limit] if arguments.limit else frames
+    live = arguments.features == STANDARD_INPUT
+    frames: Incoming = () if live else read_frames(arguments.features)
     source = _source(arguments)
     every = frames_between(arguments.every, source.pace)
-    progress = progress or (_silent if sys.stdout.isatty() else Reporter())
+    due: Iterable[object] = repeat(None)
+    clock = time.perf_counter
+    if isinstance(frames, np.ndarray):
+        frames = frames[: arguments.limit] if arguments.limit else frames
+        progress = progress or (_silent if sys.stdout.isatty() else Reporter())
+        due = progress(range(-(-len(frames) // every)), "stream")
+    else:
+        lines = FeatureLines(sys.stdin.buffer.readline, source.width, arguments.bad_frames, _note)
+        frames, clock = islice(lines, arguments.limit or None), lines.clock
     answers = source.answers(frames, every)
-    due = -(-len(frames) // every)
     taken: list[float] = []
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _note(str(message))
         warnings.simplefilter("always", UserWarning)
-        for _ in progress(range(due), "stream"):
-            started = time.perf_counter()
+        for _ in due:
+            started = clock()
             answer = next(answers, None)
             if answer is None:
                 break
-            taken.append((time.perf_counter() - started) * 1e3)
+            taken.append((clock() - started) * 1e3)
             facts = said(answer, arguments.top) | {"ms": round(taken[-1], 3)}
             print(_json_line(facts) if arguments.json else spoken(facts), flush=True)
     source.save()
     if taken:
         print(latency(taken, every), file=sys.stderr)
+    elif live:
+        _note("standard input held no frame.")
 
 
 def _source(arguments: Stream) -> Source:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from actioncast.models.clam_config import ClamConfig
 from actioncast.models.official import some
-from actioncast.timeline import LabelSpace, Taxonomy
 
 OFFICIAL = ClamConfig(gate_order="reversed", positions="accumulated")
 """What the released code computes with its default sizes."""
@@ -169,7 +168,6 @@ def clam_from_official(
     )
     if released_behaviour:
         config = replace(config, gate_order=OFFICIAL.gate_order, positions=OFFICIAL.positions)
-    _require_whole(config, weights)
     return config, weights
 
 
@@ -181,27 +179,6 @@ def _require_shared_heads(state: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"the classifiers of past and future must be one, as released, got another {name}."
             )
-
-
-def _require_whole(config: ClamConfig, weights: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError where tensors are not those of the model of a config."""
-    heads = {
-        head: LabelSpace(tuple(map(str, range(len(weights[f"heads.{head}.weight"]) - 1))))
-        for head in _HEADS.values()
-        if f"heads.{head}.weight" in weights
-    }
-    with torch.device("meta"):
-        whole = config.build(Taxonomy(heads, "action")).state_dict()
-    wrong = sorted(
-        name
-        for name in whole.keys() | weights.keys()
-        if getattr(whole.get(name), "shape", None) != getattr(weights.get(name), "shape", None)
-    )
-    if wrong:
-        raise ValueError(
-            f"the tensors of the state dict must fit each other, got {some(wrong)} missing or of "
-            "another shape than the others ask for; check which model it belongs to."
-        )
 
 
 def _layers(weights: Mapping[str, Tensor], prefix: str) -> int:

@@ -148,6 +148,22 @@ def test_candidates_are_drawn_as_they_are_probable() -> None:
         candidates(probs, 0, seed=0)
 
 
+def test_verbs_and_nouns_are_drawn_apart() -> None:
+    alike = np.full((30, 4, 3), 1 / 3)
+    drawn = candidates({"verb": alike, "noun": alike}, 2, seed=0)
+    assert 0.2 < np.mean(drawn["verb"] == drawn["noun"]) < 0.5
+
+
+@pytest.mark.parametrize("total", [0.25, 4.0])
+def test_probabilities_need_not_sum_to_one(total: float) -> None:
+    rng = np.random.default_rng(0)
+    probs = {"verb": rng.random((9, 4, 5)), "noun": rng.random((9, 4, 3))}
+    probs = {head: rows / rows.sum(-1, keepdims=True) for head, rows in probs.items()}
+    drawn = candidates(probs, 20, seed=1)
+    scaled = candidates({head: total * rows for head, rows in probs.items()}, 20, seed=1)
+    assert all((scaled[head] == drawn[head]).all() for head in drawn)
+
+
 def test_of_more_candidates_the_best_counts() -> None:
     rng = np.random.default_rng(0)
     truth = {"verb": rng.integers(0, 3, (40, 6)), "noun": rng.integers(0, 2, (40, 6))}

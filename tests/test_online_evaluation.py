@@ -289,7 +289,7 @@ def test_a_stride_scores_the_steps_of_the_model():
     assert second.past.shape == (4, 4)
     scores = score_online(model, videos, Online(ahead=(0.5, 1.0)), running).total
     assert scores["mAP 0.5s"] == scores["mAP"] == 100.0
-    with pytest.raises(ValueError, match=r"whole number of steps of 0.5 s, got 0.25 s"):
+    with pytest.raises(ValueError, match=r"whole number of steps of 0\.5 s .*got 0\.25 s"):
         score_online(Oracle(videos), videos, Online(ahead=(0.25,)), running)
 
 
@@ -314,6 +314,60 @@ def test_streamed_answers_equal_those_at_once(kind: str, stride: int):
         assert len(once.seconds) == 0
         assert len(streamed.seconds) == len(once.past)
         assert (streamed.seconds > 0).all()
+
+
+@pytest.mark.parametrize("way", ["at_once", "streamed"])
+def test_nothing_is_dropped_of_a_model_left_in_training(way: Any):
+    videos = untold("---aaaabbb--ccc")
+    model = Memory()
+    model.head = nn.Sequential(nn.Dropout(0.5), model.head)
+    (expected,) = answer_online(model.eval(), videos, Online(ahead=NEAR), RUNNING)
+    (found,) = answer_online(model.train(), videos, Online(ahead=NEAR, way=way), RUNNING)
+    np.testing.assert_allclose(found.past, expected.past, atol=1e-6)
+    np.testing.assert_allclose(found.ahead, expected.ahead, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["memory", "none"])
+def test_no_step_is_said_to_show_frames_after_the_end(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Of 8 frames at a stride of 3 the last step shows two."""
+    videos = untold("--aaa---")
+    model = Memory() if kind == "memory" else Oracle(videos)
+    observed = []
+    counting = Observation.frames_observed
+
+    def frames_observed(self: Observation, i: int) -> int:
+        observed.append(counting(self, i))
+        return observed[-1]
+
+    for name, said in (("said", Memory), ("one", Oracle)):
+        own = getattr(said, name)
+
+        def told(self: Any, x: Observation, *rest: Any, own: Any = own) -> Any:
+            with monkeypatch.context() as within:
+                within.setattr(Observation, "frames_observed", frames_observed)
+                return own(self, x, *rest)
+
+        monkeypatch.setattr(said, name, told)
+    found = {}
+    for way in ("at_once", "streamed"):
+        observed.clear()
+        answer_online(model, videos, Online(ahead=(), way=way), InferenceConfig(stride=3))
+        found[way] = list(observed)
+    assert found["at_once"] == [8]
+    assert found["streamed"] == ([3, 3, 2] if kind == "memory" else [3, 6, 8])
+
+
+def test_a_stride_makes_steps_longer_for_delays_and_alarms():
+    """Of 24 frames every third is a step, 4 / 3 a second: - a - - b b - -."""
+    videos = untold("---aaa------bbbbbb------")
+    running = InferenceConfig(stride=3)
+    scores = score_online(Oracle(videos, ahead=(), late=3), videos, Online(ahead=()), running)
+    for found in (scores.total, scores.videos["v0"]):
+        # It says all one step late: b half, a when it is over, which is one alarm in 6 s.
+        assert found["onset delay (s)"] == pytest.approx(0.75)
+        assert found["mean onset delay (s)"] == pytest.approx(0.75)
+        assert found["missed starts"] == 50.0
+        assert found["false alarms/h"] == pytest.approx(600.0)
 
 
 def test_detection_is_scored_when_its_answer_is_there(monkeypatch: pytest.MonkeyPatch):

@@ -49,6 +49,7 @@ OTHER: dict[str, Any] = {
     "anticipation_time": 1.0,
     "observed_ratios": (0.2,),
     "ahead": (0.25, 0.5),
+    "steps_per_second": 4.0,
     "horizon_ratios": (0.1,),
     "seeds": (3,),
 }

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from actioncast.__main__ import main
 from actioncast.checkpoint import save_checkpoint
+from actioncast.export.state_file import read_state
 from actioncast.models.clam_config import ClamConfig
 from actioncast.stream_lines import FeatureLines, numbers_of
 from actioncast.timeline import Taxonomy
@@ -65,10 +66,12 @@ def test_a_broken_line_is_named_by_its_number() -> None:
 
 
 def test_a_skipped_line_keeps_its_place() -> None:
-    found, notes = frames_of(b"1 2 3\n4 5\n7 8 9\n", skip=True)
-    assert (found[0], found[2]) == ([1, 2, 3], [7, 8, 9])
-    assert np.isnan(found[1]).all()
-    assert notes == ["line 2 must be 3 numbers, got 2; it stands for a frame of NaN."]
+    found, notes = frames_of(b"1 2 3\n4 5\n6\n7 8 9\n1\n", skip=True)
+    assert (found[0], found[3]) == ([1, 2, 3], [7, 8, 9])
+    assert np.isnan([found[1], found[2], found[4]]).all()
+    # One note for each row of broken lines.
+    more = "it and such lines after it stand for frames of NaN."
+    assert notes == [f"line {n} must be 3 numbers, got {k}; {more}" for n, k in ((2, 2), (5, 1))]
 
 
 def test_a_number_beyond_float32_is_infinite_and_no_crash() -> None:
@@ -129,7 +132,7 @@ def test_standard_input_gives_what_a_file_gives(
     assert file[:2] == live[:2]
     assert len(live[1]) == {0: 6, 2: 3, 4: 2}[len(more)]
     for said in (file[2], live[2]):
-        assert "skipped 1 frame(s) that hold NaN or infinity: 4." in said
+        assert "note: frame 4 (1.0 s) holds NaN or infinity; it is skipped" in said
         assert "answers, one every" in said
 
 
@@ -142,7 +145,7 @@ def test_a_broken_line_ends_the_stream_or_is_skipped(
     assert "line 3 must be 3 numbers, got 'no frame'" in err
     words = [str(run), "-", "--bad-frames", "skip"]
     code, said, err = answers(words, text, monkeypatch, capsys)
-    assert (code, [one["time"] for one in said]) == (0, [0.5, 1.0])
+    assert (code, [one["seconds"] for one in said]) == (0, [0.5, 1.0])
     assert said[0]["now"] == said[1]["now"]
     assert "note: line 3 must be" in err
     code, said, err = answers(words, "", monkeypatch, capsys)
@@ -163,12 +166,13 @@ def test_an_exported_stream_reads_standard_input_too(
         for source in (run, tmp_path / "graphs")
     ]
     for ours, theirs in zip(*found, strict=True):
-        assert ours["time"] == theirs["time"]
+        assert ours["seconds"] == theirs["seconds"]
+        assert ours["frame"] == theirs["frame"]
         assert ours["now"][0]["label"] == theirs["now"][0]["label"]
         assert ours["now"][0]["probability"] == pytest.approx(
             theirs["now"][0]["probability"], abs=2e-4
         )
-    assert [one["time"] for one in found[0]] == [1.0, 1.75]
+    assert [one["seconds"] for one in found[0]] == [1.0, 1.75]
 
 
 def test_an_answer_stands_before_the_next_frame_comes(run: Path) -> None:
@@ -186,7 +190,7 @@ def test_an_answer_stands_before_the_next_frame_comes(run: Path) -> None:
     for count in (1, 2, 3):
         process.stdin.write("1 2 3\n4 5 6\n")
         process.stdin.flush()
-        assert json.loads(process.stdout.readline())["time"] == count * 0.5
+        assert json.loads(process.stdout.readline())["seconds"] == count * 0.5
     _, err = process.communicate("", timeout=60)
     assert process.returncode == 0
     assert "3 answers, one every 2 frames: median" in err
@@ -205,3 +209,25 @@ def test_waiting_for_frames_is_no_latency() -> None:
     passed, taken = time.perf_counter() - passed, lines.clock() - started
     assert passed >= 0.06
     assert taken <= passed - 0.06 + 1e-6
+
+
+def test_sigterm_leaves_the_state_after_the_last_frame(run: Path, tmp_path: Path) -> None:
+    state = tmp_path / "kept"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actioncast", "stream", str(run), "-", "--state", str(state)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("1 2 3\n4 5 6\n")
+    process.stdin.flush()
+    assert process.stdout.readline()
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"kept the state after 2 frames (0.5 s) in {state}; go on with the frames after" in err
+    assert read_state(state).frames == 2

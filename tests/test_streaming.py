@@ -315,11 +315,29 @@ def test_before_the_first_good_frame_no_action_is_named() -> None:
 
 
 def test_a_piece_of_bad_frames_has_the_answer_before_it() -> None:
-    with pytest.warns(UserWarning, match="5, 6, 7, 8, 9"):
+    with pytest.warns(UserWarning, match="skipped the last 5 frame"):
         first, second = stream(gru(), [spoilt(10, *range(5, 10))], RATE, SKIPPING)
     torch.testing.assert_close(second.past, first.past[-1:].expand(5, -1))  # type: ignore[index]
     torch.testing.assert_close(second.future, first.future)
     assert second.now == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_an_outage_is_named_where_it_begins_and_where_it_ends(chunk: int) -> None:
+    for model in (gru(), futr()):
+        with pytest.warns(UserWarning, match="frame") as caught:
+            list(stream(model, spoilt(20, 2, 3, 9, 19).split(chunk), RATE, SKIPPING))
+        said = [str(one.message).split(";")[0] for one in caught]
+        begins = "holds NaN or infinity"
+        assert said == [
+            f"frame 2 (0.4 s) {begins}",
+            "frame 4 (0.8 s) is good again",
+            f"frame 9 (1.8 s) {begins}",
+            "frame 10 (2.0 s) is good again",
+            f"frame 19 (3.8 s) {begins}",
+            "skipped the last 1 frame(s) of the stream.",
+        ]
+        assert "skipped 2 frame(s) before it" in str(caught[1].message)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)

@@ -195,6 +195,8 @@ def _protocols(arguments: Evaluate, loaded: Sequence[Loaded]) -> list[VideoProto
     anticipates = anticipates and Task.LONG_TERM in model.tasks
     chosen: list[VideoProtocol] = []
     wanted = arguments.task
+    # What a model of streams says of the past it says without looking ahead: its own table tells.
+    segments = segments and not is_online(loaded[0])
     if wanted == "segmentation" or (wanted == "all" and segments):
         chosen.append(Segmentation(legacy_last_segment=arguments.legacy_last_segment))
     if wanted == "long_term" or (wanted == "all" and anticipates):

@@ -42,6 +42,8 @@ class Passport:
     """Seconds after each step at which the action was asked for as well; online alone."""
     alignment: str = ""
     """Which label an answer about a moment ahead was compared with; online alone."""
+    steps_per_second: float = 0.0
+    """How often the model answers, and is scored; online alone."""
     way: str = ""
     """`at once`, or `streamed` with the median time of a step; online alone."""
     input: str
@@ -77,6 +79,7 @@ MUST_AGREE = (
     "horizon_source",
     "ahead",
     "alignment",
+    "steps_per_second",
     "input",
     "features_causal",
     "metric",

@@ -6,6 +6,7 @@ can be overridden on the command line: `actioncast train futr-breakfast --lr 5e-
 
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 
 from actioncast.ablation_recipes import ABLATION_RECIPES
 from actioncast.clip_recipes import CLIP_RECIPES
@@ -152,9 +153,16 @@ def recipe(name: str) -> TrainConfig:
     """The recipe of a name.
 
     Raises:
-        ValueError: There is none; the message lists those there are.
+        ValueError: There is none; the message names those that are called much the same.
     """
     if name not in RECIPES:
-        known = ", ".join([*RECIPES, *CLIP_RECIPES])
-        raise ValueError(f"unknown recipe {name!r}; the recipes are {known}.")
+        raise ValueError(unknown_recipe(name))
     return RECIPES[name][1]
+
+
+def unknown_recipe(name: str) -> str:
+    """What to say of a recipe that there is not."""
+    known = [*RECIPES, *CLIP_RECIPES]
+    near = get_close_matches(name, known, 5, 0.5) or [one for one in known if name in one][:5]
+    said = f"did you mean {', '.join(near)}? " if near else ""
+    return f"unknown recipe {name!r}; {said}`actioncast info` lists all {len(known)}."

@@ -156,6 +156,7 @@ def passport_of(
         horizon_source=horizon_name(asked) if asked else "",
         ahead=online.ahead if online else (),
         alignment=ALIGNMENTS[online.alignment] if online else "",
+        steps_per_second=round(first.dataset.rate / training["stride"], 6) if online else 0.0,
         input=str(LabelInput(**training["labels"]))
         if from_labels
         else f"features, {first.dataset.num_features} wide",

@@ -23,7 +23,7 @@ class FeatureLines:
         next_line: Gives the next line when it has come, and nothing at the end of the input.
         width: Numbers of a frame; None takes that of the first line.
         bad_frames: What happens to a line that cannot be read.
-        note: Told about such a line where it is skipped.
+        note: Told about the first of such lines in a row where they are skipped.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class FeatureLines:
         self.next_line, self.width = next_line, width
         self.bad_frames, self.note = bad_frames, note
         self.waited = 0.0
+        self.broken = False
 
     def __iter__(self) -> Iterator[Float[np.ndarray, " feature"]]:
         """Yield frames until the input ends.
@@ -75,13 +76,16 @@ class FeatureLines:
             if self.width is None and len(frame):
                 self.width = len(frame)
             if len(frame) == self.width:
+                self.broken = False
                 return frame
         if self.width is not None:
             said = f"{self.width} numbers"
         sentence = f"line {number} must be {said}, got {found}"
         if self.bad_frames == "refuse" or self.width is None:
             raise ValueError(f"{sentence}; mend it, or skip such lines: --bad-frames skip.")
-        self.note(f"{sentence}; it stands for a frame of NaN.")
+        if not self.broken:
+            self.note(f"{sentence}; it and such lines after it stand for frames of NaN.")
+        self.broken = True
         return np.full(self.width, np.nan, np.float32)
 
 

@@ -1,10 +1,13 @@
 """`export` and `stream`: a recurrent checkpoint as graphs, and any model on a live stream."""
 
 import json
+import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
@@ -16,16 +19,27 @@ import tyro
 from jaxtyping import Float
 
 from actioncast.checkpoint import Checkpoint, json_bytes, to_json
-from actioncast.export.description import Precision, is_exported
+from actioncast.export.description import FILE, Precision, is_exported
 from actioncast.export.exporting import export_checkpoint
-from actioncast.export.pace import Pace
+from actioncast.export.pace import frames_between
 from actioncast.features import read_header
+from actioncast.models.clam import CLAM
 from actioncast.progress import Progress, Reporter
 from actioncast.runs import checkpoints, load_checkpoints, read_about
 from actioncast.stream_lines import FeatureLines
-from actioncast.stream_sources import Answer, ExportedSource, Incoming, ModelSource, Source
+from actioncast.stream_sources import (
+    Answer,
+    ClamSource,
+    ExportedSource,
+    Incoming,
+    ModelSource,
+    Source,
+    require_width,
+)
 
 STANDARD_INPUT = Path("-")
+MOST_HEADER = 4096
+"""Bytes that the header of an .npy file may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +74,12 @@ class Stream:
     """time between two answers: frames, as 8, or seconds, as 2s; absent, every frame that the model
     reads"""
     state: Path | None = None
-    """file to go on from, if it is there, and to write the state to at the end"""
+    """file to go on from, if it is there, and to write the state to, however the stream ends"""
+    save_every: str = "60s"
+    """frames or seconds of the stream between two writes of the state on the way; 0 for none"""
+    skip_seen: bool = False
+    """leave out as many frames of the features as the state has seen: they hold the stream from its
+    start"""
     bad_frames: Literal["refuse", "skip"] = "refuse"
     """what happens to a frame that holds NaN or infinity, or to a line that is no frame"""
     limit: int = 0
@@ -68,7 +87,7 @@ class Stream:
     top: int = 1
     """how many actions each answer names"""
     rate: float = 0.0
-    """frames per second of the features; 0 is that of the training data"""
+    """frames per second of the features, which must be that of the training data; 0 takes it"""
     window: float = 60.0
     """of a model without a memory: seconds that it may look back"""
     horizon: float = 10.0
@@ -119,37 +138,101 @@ def stream(arguments: Stream, progress: Progress | None = None) -> None:
             "--limit and --rate must be 0 or more and --top at least 1, got "
             f"{arguments.limit}, {arguments.rate:g} and {arguments.top}."
         )
-    live = arguments.features == STANDARD_INPUT
-    frames: Incoming = () if live else read_frames(arguments.features)
+    if arguments.skip_seen and arguments.state is None:
+        raise ValueError("--skip-seen needs --state, which says how many frames were seen.")
+    held = None if arguments.features == STANDARD_INPUT else read_frames(arguments.features)
     source = _source(arguments)
     every = frames_between(arguments.every, source.pace)
-    due: Iterable[object] = repeat(None)
-    clock = time.perf_counter
-    if isinstance(frames, np.ndarray):
-        frames = frames[: arguments.limit] if arguments.limit else frames
-        progress = progress or (_silent if sys.stdout.isatty() else Reporter())
-        due = progress(range(-(-len(frames) // every)), "stream")
-    else:
+    before = source.frames
+    if before:
+        _note(_going_on(source, arguments.skip_seen))
+    if held is None:
         lines = FeatureLines(sys.stdin.buffer.readline, source.width, arguments.bad_frames, _note)
-        frames, clock = islice(lines, arguments.limit or None), lines.clock
-    answers = source.answers(frames, every)
-    taken: list[float] = []
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _note(str(message))
-        warnings.simplefilter("always", UserWarning)
-        for _ in due:
-            started = clock()
-            answer = next(answers, None)
-            if answer is None:
-                break
-            taken.append((clock() - started) * 1e3)
-            facts = said(answer, arguments.top) | {"ms": round(taken[-1], 3)}
-            print(_json_line(facts) if arguments.json else spoken(facts), flush=True)
-    source.save()
+        taken = _answered(arguments, source, _part(lines, arguments, before), every, lines.clock)
+    else:
+        require_width(held, source.width)
+        frames = held[before if arguments.skip_seen else 0 :][: arguments.limit or None]
+        if not len(frames):
+            _note(f"{arguments.features} holds {len(held)} frames, all of them seen before.")
+        progress = progress or (_silent if sys.stdout.isatty() else Reporter())
+        due = progress(range((before + len(frames)) // every - before // every + 1), "stream")
+        taken = _answered(arguments, source, frames, every, time.perf_counter, due)
     if taken:
         print(latency(taken, every), file=sys.stderr)
-    elif live:
+    elif held is None and source.frames == before:
         _note("standard input held no frame.")
+
+
+def _part(lines: FeatureLines, arguments: Stream, before: int) -> Incoming:
+    """The frames of standard input that are to be read."""
+    first = before if arguments.skip_seen else 0
+    return islice(lines, first, first + arguments.limit if arguments.limit else None)
+
+
+def _answered(
+    arguments: Stream,
+    source: Source,
+    frames: Incoming,
+    every: int,
+    clock: Callable[[], float],
+    due: Iterable[object] | None = None,
+) -> list[float]:
+    """Print the answers, and keep the state however the stream ends; milliseconds of each."""
+    before, answers = source.frames, source.answers(frames, every)
+    taken: list[float] = []
+    with warnings.catch_warnings(), ended_by_signal():
+        warnings.showwarning = lambda message, *_, **__: _note(str(message))
+        warnings.simplefilter("always", UserWarning)
+        try:
+            for _ in repeat(None) if due is None else due:
+                started = clock()
+                answer = next(answers, None)
+                if answer is not None:
+                    taken.append((clock() - started) * 1e3)
+                    facts = said(answer, arguments.top) | {"ms": round(taken[-1], 3)}
+                    print(_json_line(facts) if arguments.json else spoken(facts), flush=True)
+                elif due is None:
+                    break
+            # Frames after the last answer belong to the state all the same.
+            rest = next(answers, None)
+            assert rest is None
+        finally:
+            if arguments.state is not None and source.frames > before:
+                source.save()
+                _note(_kept(source, arguments.state))
+    return taken
+
+
+def _going_on(source: Source, skips: bool) -> str:
+    seen = f"going on after {source.frames} frames ({source.pace.seconds(source.frames)})"
+    if skips:
+        return f"{seen}, which are left out of FEATURES."
+    return f"{seen}; FEATURES must hold what comes after them, or say --skip-seen."
+
+
+def _kept(source: Source, state: Path) -> str:
+    return (
+        f"kept the state after {source.frames} frames ({source.pace.seconds(source.frames)}) in "
+        f"{state}; go on with the frames after them."
+    )
+
+
+@contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """SIGTERM ends what is inside as Ctrl-C does: whatever must be written still is."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may ask for signals.
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _source(arguments: Stream) -> Source:
@@ -170,19 +253,44 @@ def _source(arguments: Stream) -> Source:
             rate=arguments.rate,
             bad_frames=arguments.bad_frames,
             state=arguments.state,
+            save_every=arguments.save_every,
         )
     if arguments.threads:
         raise ValueError("--threads is for exported streams, got a run; set OMP_NUM_THREADS.")
+    require_no_exports(arguments.source)
     checkpoint = one_checkpoint(arguments.source, arguments.split, arguments.device)
+    if isinstance(checkpoint.model, CLAM):
+        return ClamSource(
+            checkpoint,
+            rate=arguments.rate,
+            bad_frames=arguments.bad_frames,
+            state=arguments.state,
+            save_every=arguments.save_every,
+            device=arguments.device,
+        )
+    if arguments.state is not None:
+        raise ValueError(
+            f"--state is for CLAM, whose state can be kept, got {type(checkpoint.model).__name__}; "
+            "leave it out."
+        )
     return ModelSource(
         checkpoint,
         rate=arguments.rate,
         bad_frames=arguments.bad_frames,
-        state=arguments.state,
         device=arguments.device,
         window=arguments.window,
         horizon=arguments.horizon,
     )
+
+
+def require_no_exports(folder: Path) -> None:
+    """Raise a ValueError where a folder holds exported streams and is none itself."""
+    found = [path.parent for path in sorted(folder.glob(f"*/{FILE}"))]
+    if found:
+        raise ValueError(
+            f"{folder} holds the exported streams {', '.join(one.name for one in found)}; say "
+            f"which: {found[0]}."
+        )
 
 
 def one_checkpoint(folder: Path, split: str, device: str = "cpu") -> Checkpoint:
@@ -209,41 +317,27 @@ def read_frames(path: Path) -> Float[np.ndarray, "time feature"]:
     """
     if not path.exists():
         raise FileNotFoundError(f"the features {path} do not exist.")
+    # An empty array is a header alone, and cannot be mapped.
+    if _is_empty(path):
+        raise ValueError(f"{path} holds no frames; give features of one or more.")
     read_header(path)
     return np.load(path, mmap_mode="r")
 
 
-def frames_between(every: str, pace: Pace) -> int:
-    """Frames from one answer to the next, of `--every`.
-
-    Raises:
-        ValueError: It is no number of frames or seconds, or not whole strides.
-    """
-    word = every.strip().lower()
+def _is_empty(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size > MOST_HEADER:
+        return False
     try:
-        seconds = word.endswith("s")
-        amount = float(word.removesuffix("s")) if word else float(pace.stride)
-    except ValueError:
-        amount, seconds = 0.0, False
-    frames = round(amount * pace.rate) if seconds and amount < 1e9 else amount
-    if not 1 <= frames < 1e9 or frames != int(frames):
-        raise ValueError(
-            f"--every must be whole frames, as 8, or seconds, as 2s, at least one frame at "
-            f"{pace.rate:g} a second, got {every!r}."
-        )
-    if int(frames) % pace.stride:
-        up = -(-int(frames) // pace.stride) * pace.stride
-        raise ValueError(
-            f"--every must be a whole number of strides, got {int(frames)} frames and stride "
-            f"{pace.stride}; say --every {up}."
-        )
-    return int(frames)
+        return np.load(path).size == 0
+    except (ValueError, OSError, EOFError):
+        return False
 
 
 def said(answer: Answer, top: int) -> dict[str, Any]:
     """An answer as facts: the likeliest actions with their probabilities."""
     return {
-        "time": round(answer.time, 4),
+        "frame": answer.frames,
+        "seconds": round(answer.seconds, 4),
         "now": None if answer.now is None else likeliest(answer.now, answer.names, top),
         "ahead": [
             {"when": when, "actions": likeliest(row, answer.names, top)}
@@ -264,7 +358,7 @@ def likeliest(
 
 def spoken(facts: Mapping[str, Any]) -> str:
     """One line of facts for people."""
-    parts = [f"{facts['time']:9.2f} s", f"now {_named(facts['now'])}"]
+    parts = [f"{facts['seconds']:9.2f} s", f"now {_named(facts['now'])}"]
     parts += [f"{ahead['when']} {_named(ahead['actions'])}" for ahead in facts["ahead"]]
     return " | ".join(parts)
 

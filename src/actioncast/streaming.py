@@ -24,9 +24,6 @@ from actioncast.scores import moments_of
 from actioncast.timeline import frames_to_seconds, seconds_to_frames
 from actioncast.types import Observation, Prediction
 
-MOST_NAMED = 10
-"""Frames that one warning names."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
@@ -79,7 +76,8 @@ def stream(
         config: when to answer.
         stride: every how many frames the model reads one.
         device: where the model runs.
-        first: the state that a recurrent model goes on from; absent, nothing has been seen.
+        first: the state that a recurrent model goes on from; absent, nothing has been seen. The
+            first of the chunks' frames is read: it must come a whole number of strides after those.
         after: told the state after each answer of a recurrent model, before the answer is yielded.
 
     Raises:
@@ -123,7 +121,8 @@ def stream(
             f"window must be at least one stride, got {window} frames and stride {stride}; say "
             f"{frames_to_seconds(stride, rate):g} s or more."
         )
-    checked = _mended(pieces, stride) if config.bad_frames == "skip" else _refusing(pieces, stride)
+    skips = config.bad_frames == "skip"
+    checked = _mended(pieces, stride, rate) if skips else _refusing(pieces, stride)
     return _windowed(model, checked, rate, horizon, window, stride, device)
 
 
@@ -171,15 +170,16 @@ def _refusing(
 
 
 def _mended(
-    pieces: Iterable[Float[Tensor, "_ feature"]], stride: int
+    pieces: Iterable[Float[Tensor, "_ feature"]], stride: int, rate: float
 ) -> Iterator[Float[Tensor, "_ feature"]]:
     """The last good frame of those that are read in the place of each bad one; zeros before any."""
-    seen, good = 0, None
+    seen, good, outages = 0, None, Outages(rate)
     for piece in pieces:
         kept = _read(piece, seen, stride)
         mended = piece
+        for i, fine in enumerate(kept.isfinite().all(1).tolist()):
+            outages.saw(_number(i, seen, stride), good=fine)
         if odd := bad_frames(kept).tolist():
-            _say_skipped([_number(i, seen, stride) for i in odd])
             mended = piece.clone()
             kept = _read(mended, seen, stride)
             for i in odd:
@@ -189,13 +189,14 @@ def _mended(
             good = kept[-1].clone()
         seen += len(piece)
         yield mended
+    outages.end()
 
 
 def bad_frame_sentence(number: int) -> str:
     """What is said of a bad frame, counted from the first of the stream."""
     return (
         f"a frame must hold finite numbers, frame {number} holds NaN or infinity; mend the "
-        "features, or skip such frames (bad_frames skip)."
+        "features, or skip such frames: --bad-frames skip (in Python bad_frames='skip')."
     )
 
 
@@ -209,14 +210,37 @@ def _number(i: int, seen: int, stride: int) -> int:
     return seen + -seen % stride + i * stride
 
 
-def skipped_sentence(numbers: Sequence[int]) -> str:
-    """What is said of frames that were skipped, counted from the first of the stream."""
-    named = ", ".join(map(str, numbers[:MOST_NAMED])) + ", ..." * (len(numbers) > MOST_NAMED)
-    return f"skipped {len(numbers)} frame(s) that hold NaN or infinity: {named}."
+class Outages:
+    """Warns once when frames begin to be skipped, and once when they are good again.
 
+    Args:
+        rate: Frames per second.
+    """
 
-def _say_skipped(numbers: Sequence[int]) -> None:
-    warnings.warn(skipped_sentence(numbers), stacklevel=2)
+    def __init__(self, rate: float) -> None:
+        self.rate, self.count = rate, 0
+
+    def saw(self, number: int, *, good: bool) -> None:
+        """Take note of one more frame that was read, by its number from the first of the stream."""
+        if not good and not self.count:
+            warnings.warn(
+                f"frame {number} ({number / self.rate:.1f} s) holds NaN or infinity; it is "
+                "skipped, and so is every such frame after it.",
+                stacklevel=2,
+            )
+        elif good and self.count:
+            warnings.warn(
+                f"frame {number} ({number / self.rate:.1f} s) is good again; skipped "
+                f"{self.count} frame(s) before it.",
+                stacklevel=2,
+            )
+        self.count = 0 if good else self.count + 1
+
+    def end(self) -> None:
+        """Say how many of the last frames were skipped, if any."""
+        if self.count:
+            warnings.warn(f"skipped the last {self.count} frame(s) of the stream.", stacklevel=2)
+        self.count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,20 +262,22 @@ class _Memory:
     ) -> Iterator[Prediction]:
         state, seen = self.model.initial_state(1) if first is None else first, 0
         held: Prediction | None = None
+        outages = Outages(self.rate)
         for piece in pieces:
             kept = piece[:: self.stride]
             odd = bad_frames(kept)
             if len(odd) and self.bad_frames == "refuse":
                 raise ValueError(bad_frame_sentence(_number(int(odd[0]), seen, self.stride)))
-            if len(odd):
-                _say_skipped([_number(i, seen, self.stride) for i in odd.tolist()])
             good = kept.isfinite().all(1)
+            for i, fine in enumerate(good.tolist()):
+                outages.saw(_number(i, seen, self.stride), good=fine)
             answer, state = self._answered(kept, good, len(piece), state, held)
             held = answer
             if after is not None:
                 after(state)
             yield replace(answer, start=frames_to_seconds(seen, self.rate))
             seen += len(piece)
+        outages.end()
 
     @torch.inference_mode()
     def _answered(

@@ -20,6 +20,7 @@ from actioncast.data import Dataset, LabelInput, Video, inner_split
 from actioncast.data.collate import Anchor
 from actioncast.files import replace_file
 from actioncast.inference import require_postprocess
+from actioncast.layers.moments import steps_ahead
 from actioncast.models import MODELS, ModelConfig
 from actioncast.models.base import Anticipator, CountingAnticipator, CountsFirst
 from actioncast.models.futr import FUTRConfig
@@ -171,12 +172,27 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
             f"{config.warp:g}, the model has {model.max_positions} positions; raise --stride or "
             "--model.max-positions."
         )
+    _require_moments(config, dataset)
     if config.anchor == "end" and config.stride > 1 and not hasattr(model, "feature_dim"):
         raise ValueError(
             f"a model that counts reads steps from the first frame, got --anchor end with stride "
             f"{config.stride}; say --stride 1 or --anchor start."
         )
     return config, dataset
+
+
+def _require_moments(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise a ValueError where a model of streams is asked about moments that data do not have."""
+    ahead: tuple[float, ...] = getattr(config.model, "ahead", ())
+    if not ahead:
+        return
+    steps_ahead(ahead, dataset.rate, config.stride)
+    longest = max(video.num_frames for video in dataset.videos.values()) / dataset.rate
+    if ahead[-1] >= longest:
+        raise ValueError(
+            f"a moment ahead must lie within a video, of which the longest lasts {longest:g} s, "
+            f"got {ahead[-1]:g} s; say --model.ahead with shorter ones."
+        )
 
 
 def build(config: TrainConfig, dataset: Dataset) -> Anticipator:

@@ -60,6 +60,10 @@ def setting(name: str, value: object) -> Callable[[dict[str, Any]], object]:
         (setting("action_clip_start_sec", 9.0), "must not stop before it starts"),
         (setting("action_idx", 1), "action_idx 1 of clip a stands in the train part already"),
         (setting("action_idx", 1.5), "action_idx must be a whole number, got 1.5"),
+        (
+            lambda entry: entry.update(clip_uid="d", action_idx=90),
+            r"clip d must be of one part, got it in train too",
+        ),
         (setting("clip_uid", ""), "clip_uid must be a name"),
         (setting("clip_uid", "d"), "clip d|in the train part"),
         (lambda entry: entry.clear(), "clip_uid must be a name, got None"),

@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from actioncast.data import (
     DATASETS,
@@ -14,6 +16,9 @@ from actioncast.data import (
 )
 from actioncast.data.thumos14 import active_labels, is_thumos14, open_thumos14
 from actioncast.data.thumos14_files import NAMES
+from actioncast.models.clam_config import ClamConfig
+from actioncast.models.online_baselines import OnlineGRUConfig
+from actioncast.types import Observation
 from real_data import real_dataset
 
 TRAIN = ("video_validation_0000001", "video_validation_0000002")
@@ -87,6 +92,29 @@ def test_two_actions_are_under_way_at_once(tmp_path: Path):
     assert active.sum(1).tolist() == [1] * 8 + [2] * 8 + [1] * 34
     assert active[8].nonzero()[0].tolist() == [5, 8]
     assert runs(dataset, TRAIN[1]) == [("CliffDiving", 2.0, 4.0), ("Diving", 2.0, 4.0)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OnlineGRUConfig(feature_dim=3, hidden_dim=4),
+        ClamConfig(feature_dim=3, hidden_dim=8, num_heads=2, predictor_dim=8, ahead=(0.25,)),
+    ],
+    ids=["gru", "clam"],
+)
+def test_no_model_answers_ambiguous_not_even_untrained(
+    config: OnlineGRUConfig | ClamConfig, tmp_path: Path
+):
+    taxonomy = open_thumos14(write(tmp_path)).taxonomy
+    assert taxonomy.labels.unknown == {"Ambiguous"}
+    assert taxonomy.labels.unknown_labels == (21,)
+    torch.manual_seed(0)
+    model = config.build(taxonomy).eval()
+    x = Observation.of_one(torch.randn(6, 3), 4.0)
+    (said,) = model.predict(replace(x, ahead=model.ahead))
+    for probs in (said.past, said.ahead):
+        assert (probs[..., 21] == 0).all()
+        assert (probs[..., :21] > 0).all()
 
 
 def test_ends_are_rounded_to_the_nearest_and_every_segment_has_a_frame():

@@ -36,9 +36,9 @@ SIZES: dict[str, Any] = {
 RUN = {"rate": RATE, "training": {"stride": 1, "input": "features"}, "dataset": "kitchen"}
 
 
-def clam(seed: int = 0, **more: Any) -> CLAM:
+def clam(seed: int = 0, taxonomy: Taxonomy = KITCHEN, **more: Any) -> CLAM:
     torch.manual_seed(seed)
-    return ClamConfig(**{**SIZES, **more}).build(KITCHEN).eval()
+    return ClamConfig(**{**SIZES, **more}).build(taxonomy).eval()
 
 
 def checkpoint(model: CLAM, **run: Any) -> Checkpoint:
@@ -60,9 +60,7 @@ def eager(model: CLAM, given: np.ndarray) -> list[tuple[dict[str, Any], dict[str
     state, found = model.initial_state(1), []
     for frame in given:
         tokens, state = model.take_in(torch.from_numpy(frame)[None, None], state)
-        rows = []
-        for vectors in (tokens[:, 0], model.answer(state)[0]):
-            scores = model.scores(vectors)
-            rows.append({head: row[:, 1:].softmax(-1).numpy() for head, row in scores.items()})
-        found.append((*rows, state))
+        rows = [model._probabilities(v) for v in (tokens[:, 0], model.answer(state)[0])]
+        past, future = ({head: row.numpy() for head, row in one.items()} for one in rows)
+        found.append((past, future, state))
     return found

@@ -71,6 +71,20 @@ def test_with_a_smoothed_target_it_keeps_its_smoothed_weight() -> None:
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_where_nobody_named_the_partner_a_rows_own_class_is_its_whole_target() -> None:
+    rare = torch.tensor([True, False])
+    for one, two in ((0, IGNORE), (IGNORE, 0)):
+        found = mixed_cross_entropy(
+            torch.zeros(1, 2),
+            torch.tensor([one]),
+            torch.tensor([two]),
+            0.7,
+            equalised=Equalisation(rare, 1.0),
+        )
+        # Its weight in the softmax is 1, not the share of 0.7 or 0.3.
+        assert found.item() == pytest.approx(math.log(2), rel=1e-5)
+
+
 def test_a_class_is_left_out_as_often_as_said() -> None:
     torch.manual_seed(0)
     rows = 6000

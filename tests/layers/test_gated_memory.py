@@ -259,6 +259,15 @@ def test_halves_keep_a_float32_state_and_float32_sums(dtype: torch.dtype) -> Non
     assert memory_step(log_gate[:, 0], k[:, 0], v[:, 0], first).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_step_raises_half_gates_in_the_states_own_type(dtype: torch.dtype) -> None:
+    inputs = {name: t if name == "first" else t.to(dtype) for name, t in inputs_of(1).items()}
+    log_gate, k, v = (inputs[name][:, 0] for name in BY_STEP)
+    exact = log_gate.float().exp()[..., None] * inputs["first"]
+    exact = exact + k.float()[..., None] * v.float()[..., None, :]
+    assert torch.equal(memory_step(log_gate, k, v, inputs["first"]), exact)
+
+
 def test_autocast_changes_no_bit() -> None:
     inputs = inputs_of()
     plain = {**differentiated(ours, inputs), "final": last_only(**inputs)[1]}

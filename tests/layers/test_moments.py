@@ -22,7 +22,7 @@ def test_a_rate_that_is_no_binary_fraction_rounds_to_its_step() -> None:
     assert steps_ahead((20 / 30,), rate=1.5, stride=1) == (1,)
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.0, 0.375])
+@pytest.mark.parametrize("seconds", [0.1, 0.0, 0.375, 0.3, 0.45])
 def test_a_moment_between_steps_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match=r"whole number of steps of 0\.25 s"):
         steps_ahead((seconds,), rate=4.0, stride=1)
@@ -74,3 +74,8 @@ def test_what_nobody_knows_teaches_nothing_and_is_never_said() -> None:
     assert (logits.grad[:, 2] == 0).all()
     assert (logits.grad[1] == 0).all()
     assert excluded(logits, (2,)).softmax(-1)[:, 2].tolist() == [0.0, 0.0]
+
+
+def test_a_moment_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be finite"):
+        steps_ahead((1.0, math.inf), rate=4.0, stride=1)

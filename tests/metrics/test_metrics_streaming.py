@@ -155,6 +155,13 @@ def test_an_answer_stands_at_the_step_at_which_it_has_come():
     assert steps_late(0.001, 30.0) == 1
 
 
+def test_what_arithmetic_adds_to_whole_steps_is_no_step_and_a_moment_more_is_one():
+    assert 0.28 * 25.0 > 7
+    assert steps_late(0.28, 25.0) == 7
+    assert steps_late(0.1 + 1e-12, 30.0) == 3
+    assert steps_late(0.1001, 30.0) == 4
+
+
 def test_detection_is_scored_when_its_answer_is_there():
     truth = true("00111000")
     late = detection_scores(available(one_hot("00111000"), 4.0, 0.2), truth, skip=NOTHING)

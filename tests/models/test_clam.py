@@ -239,6 +239,63 @@ def test_a_state_of_other_weights_is_refused() -> None:
         model.step(seen(frames(2)), trained.initial_state(1))
 
 
+def test_a_state_of_the_same_model_before_it_learned_more_is_refused() -> None:
+    model = model_of()
+    state = model.initial_state(1)
+    model.load_state_dict(model_of(gate_temperature=1.0).state_dict())
+    with torch.no_grad():
+        model.predictor.queries += 0.1
+    with pytest.raises(ValueError, match="state must be one of this model"):
+        model.step(seen(frames(2)), state)
+
+
+@pytest.mark.parametrize("name", ["memory 0", "tokens", "processor scan 0"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_kept_state_that_is_spoilt_is_refused(name: str, value: float) -> None:
+    model = model_of()
+    state = model.initial_state(1)
+    tensors = {key: part.clone() for key, part in state.tensors().items()}
+    tensors[name].flatten()[3] = value
+    with pytest.raises(ValueError, match=f"NaN, infinity.* in {name}"):
+        model.restored(tensors, state.model)
+
+
+def test_a_kept_state_that_counts_less_than_no_frame_is_refused() -> None:
+    model = model_of()
+    state = model.initial_state(1)
+    with pytest.raises(ValueError, match="less than no frame"):
+        model.restored({**state.tensors(), "seen": torch.tensor([-3])}, state.model)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("tokens", torch.float64), ("memory 0", torch.bfloat16)],
+)
+def test_a_kept_state_of_other_types_is_refused(name: str, dtype: torch.dtype) -> None:
+    model = model_of()
+    state = model.initial_state(1)
+    tensors = {**state.tensors(), name: state.tensors()[name].to(dtype)}
+    with pytest.raises(ValueError, match=f"as its {name}"):
+        model.restored(tensors, state.model)
+
+
+def test_steps_keep_no_graph_of_what_was_seen() -> None:
+    model = model_of()
+    (said,), state = model.step(seen(frames(3)), model.initial_state(1))
+    assert not any(part.requires_grad for part in state.tensors().values())
+    assert not said.past.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_frames_of_other_types_are_read_as_the_model_computes(dtype: torch.dtype) -> None:
+    model = model_of()
+    whole = frames(4).round()
+    (expected,), _ = model.step(seen(whole), model.initial_state(1))
+    x = replace(seen(whole), features=whole[None].to(dtype))
+    (found,), _ = model.step(x, model.initial_state(1))
+    assert torch.equal(found.past, expected.past)
+
+
 def test_a_state_of_other_streams_is_refused() -> None:
     model = model_of()
     with pytest.raises(ValueError, match="of 1 streams"):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from actioncast.export.clam_names import AFTER, FRAME, FUTURE, PAST, STATE, is_answered_from
+from actioncast.layers.moments import excluded
 from actioncast.layers.query_predictor import PredictorLayer
 from actioncast.models.base import Anticipator
 from actioncast.models.clam import CLAM
@@ -60,8 +61,11 @@ class _Part(nn.Module):
 
     def _probabilities(self, vectors: Float[Tensor, "*rows hidden"]) -> tuple[Tensor, ...]:
         first = int(self.model.config.background_output)
-        scores = self.model.scores(vectors)
-        return tuple(rows[..., first:].softmax(-1) for rows in scores.values())
+        spaces = self.model.taxonomy.heads
+        return tuple(
+            excluded(rows[..., first:].float(), spaces[head].unknown_labels).softmax(-1)
+            for head, rows in self.model.scores(vectors).items()
+        )
 
 
 @final

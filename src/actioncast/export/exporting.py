@@ -3,13 +3,15 @@
 import contextlib
 import io
 import logging
+import re
+import shutil
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,15 +25,15 @@ from actioncast.export.clam_graphs import (
     require_streaming_clam,
     rounded_matrices,
 )
-from actioncast.export.clam_names import AFTER, FRAME, FUTURE, PAST, STATE
+from actioncast.export.clam_names import FUTURE, PAST, STATE
 from actioncast.export.description import (
+    FILE,
     GraphFile,
     Head,
     Part,
     Precision,
     StreamDescription,
     TensorShape,
-    sha256,
     write_description,
 )
 from actioncast.export.pace import Pace, pace_of
@@ -43,6 +45,10 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 LARGEST = 2_000_000_000
 """Bytes of weights that still fit into one file of a format that ends at 2 GB."""
 OPSET = 20
+SCRATCH = ".export"
+"""How the folders begin in which graphs are made; `tempfile` puts 8 characters after it."""
+DATA = ".onnx.data"
+"""How PyTorch ends the name of the file beside a graph that holds its weights."""
 CALIBRATION_FRAMES = 512
 """Frames that mean inputs are taken from, at most."""
 
@@ -78,8 +84,9 @@ def export_checkpoint(
     model = model.cpu().eval()
     folder.mkdir(parents=True, exist_ok=True)
     # An export that stops half way must not look like the one before.
-    (folder / "stream.json").unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export") as scratch:
+    (folder / FILE).unlink(missing_ok=True)
+    _sweep(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
         graphs = _graphs(model, Path(scratch), folder if large else None)
         if precision == "int8":
             graphs = _in_8_bits(model, graphs, calibration)
@@ -89,6 +96,24 @@ def export_checkpoint(
     description = _described(checkpoint, model, folder, precision, pace, calibrated_on)
     write_description(folder, description)
     return description
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed exports left half written, which would fill the disk in time."""
+    parts = tuple(f"{part}." for part in get_args(Part))
+    for rest in folder.glob(f"{SCRATCH}*"):
+        # Somebody else's folder may begin so too; one of an export holds graphs or nothing.
+        own = re.fullmatch(r"[a-z0-9_]{8}", rest.name.removeprefix(SCRATCH))
+        if not own or rest.is_symlink() or not rest.is_dir():
+            continue
+        if all(file.name.startswith(parts) for file in rest.iterdir()):
+            shutil.rmtree(rest)
+    for name in (FILE, *(f"{part}.onnx" for part in get_args(Part))):
+        for rest in folder.glob(f".{name}.*"):
+            rest.unlink(missing_ok=True)
+    for part in get_args(Part):
+        # Of an export that was larger: the graph that read it is about to be replaced.
+        (folder / f"{part}{DATA}").unlink(missing_ok=True)
 
 
 def _package(name: str) -> Any:
@@ -183,52 +208,27 @@ def _folded(file: Path) -> bytes:
 def _in_8_bits(
     model: CLAM, graphs: Mapping[str, bytes], calibration: Float[np.ndarray, "time feature"] | None
 ) -> dict[str, bytes]:
-    from actioncast.export.quantising import constants_like, in_8_bits  # noqa: PLC0415  (needs onnx)
+    from actioncast.export.quantising import (  # noqa: PLC0415  (needs onnx)
+        Means,
+        constants_like,
+        in_8_bits,
+        mean_inputs,
+    )
 
     onnx = _package("onnx")
     parsed = {part: onnx.load_from_string(graph) for part, graph in graphs.items()}
     matrices = [matrix.numpy() for matrix in rounded_matrices(model)]
     chosen = {part: constants_like(one.graph, matrices) for part, one in parsed.items()}
-    means = {} if calibration is None else _means(model, parsed, chosen, calibration)
+    means: Mapping[str, Means] = {}
+    if calibration is not None:
+        state = {STATE + n: t.numpy() for n, t in model.initial_state(1).tensors().items()}
+        means = mean_inputs(parsed, chosen, state, calibration[:CALIBRATION_FRAMES])
     return {
         part: in_8_bits(one, means.get(part, {}), chosen[part]).SerializeToString(
             deterministic=True
         )
         for part, one in parsed.items()
     }
-
-
-def _means(
-    model: CLAM,
-    graphs: Mapping[str, Any],
-    chosen: Mapping[str, Collection[str]],
-    calibration: Float[np.ndarray, "time feature"],
-) -> dict[str, Mapping[str, np.ndarray]]:
-    """Mean input of every chosen matrix, while the stream of unrounded graphs runs."""
-    from actioncast.export.quantising import MeanInputs, with_inputs_shown  # noqa: PLC0415
-
-    ort = _package("onnxruntime")
-    sessions = {
-        part: ort.InferenceSession(
-            with_inputs_shown(graph, chosen[part]).SerializeToString(),
-            providers=["CPUExecutionProvider"],
-        )
-        for part, graph in graphs.items()
-    }
-    gathered = {part: MeanInputs.empty() for part in graphs}
-    names = {part: [one.name for one in own.get_outputs()] for part, own in sessions.items()}
-    read = [given.name for given in sessions["answer"].get_inputs()]
-    state = {STATE + n: t.numpy() for n, t in model.initial_state(1).tensors().items()}
-    for frame in np.asarray(calibration[:CALIBRATION_FRAMES], np.float32):
-        gathered["advance"].add(FRAME, frame[None])
-        for part, given in (("advance", {FRAME: frame[None], **state}), ("answer", None)):
-            inputs = {name: state[name] for name in read} if given is None else given
-            found = dict(zip(names[part], sessions[part].run(None, inputs), strict=True))
-            state |= {STATE + n[len(AFTER) :]: v for n, v in found.items() if n.startswith(AFTER)}
-            for name, value in found.items():
-                if not name.startswith((PAST, AFTER, FUTURE)):
-                    gathered[part].add(name, value)
-    return {part: one.means() for part, one in gathered.items()}
 
 
 def _described(
@@ -239,7 +239,8 @@ def _described(
     pace: Pace,
     calibrated_on: str,
 ) -> StreamDescription:
-    files = {part: folder / f"{part}.onnx" for part in ("advance", "answer")}
+    parts: tuple[Part, ...] = get_args(Part)
+    beside = [folder / f"{part}{DATA}" for part in parts]
     return StreamDescription(
         model=checkpoint.name,
         fingerprint=model.fingerprint(),
@@ -249,7 +250,11 @@ def _described(
         feature_dim=model.config.feature_dim,
         primary=model.taxonomy.primary,
         heads={
-            head: Head(names=space.names, background=tuple(sorted(space.background)))
+            head: Head(
+                names=space.names,
+                background=tuple(sorted(space.background)),
+                unknown=tuple(sorted(space.unknown)),
+            )
             for head, space in model.taxonomy.heads.items()
         },
         ahead=model.ahead,
@@ -262,10 +267,9 @@ def _described(
             )
             for name, tensor in model.initial_state(1).tensors().items()
         ),
-        graphs={
-            part: GraphFile(file=file.name, sha256=sha256(file), bytes=file.stat().st_size)
-            for part, file in files.items()
-        },
+        graphs={part: GraphFile.of(folder / f"{part}.onnx") for part in parts},
+        data=tuple(GraphFile.of(file) for file in beside if file.exists()),
+        outputs=_outputs(model),
         run={k: checkpoint.run[k] for k in ("recipe", "dataset", "split") if k in checkpoint.run},
         calibration=calibrated_on,
         versions={
@@ -273,3 +277,14 @@ def _described(
             **{name: version(name) for name in ("torch", *PACKAGES)},
         },
     )
+
+
+def _outputs(model: CLAM) -> dict[str, tuple[int, ...]]:
+    """Shapes of the probabilities that the graphs give, by name."""
+    found: dict[str, tuple[int, ...]] = {}
+    for module in (ClamAdvance(model), ClamAnswer(model)):
+        with torch.no_grad():
+            shapes = [tuple(tensor.shape) for tensor in module.eval()(*module.example())]
+        given = zip(module.names()[1], shapes, strict=True)
+        found |= {name: shape for name, shape in given if name.startswith((PAST, FUTURE))}
+    return found

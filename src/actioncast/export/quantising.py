@@ -13,8 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from jaxtyping import Float
 from onnx import helper, numpy_helper
+
+from actioncast.export.clam_names import AFTER, FRAME, FUTURE, PAST, STATE
 
 LEVELS = 127
 """Largest entry of a rounded matrix; symmetric, so that there is no offset to subtract."""
@@ -96,6 +99,43 @@ class MeanInputs:
     def means(self) -> Means:
         """By the name of the tensor."""
         return {name: total / self.counts[name] for name, total in self.totals.items()}
+
+
+def mean_inputs(
+    graphs: Mapping[str, onnx.ModelProto],
+    chosen: Mapping[str, Collection[str]],
+    state: Mapping[str, np.ndarray],
+    frames: Float[np.ndarray, "time feature"],
+) -> dict[str, Means]:
+    """Mean input of every chosen matrix of both graphs, while they run over frames.
+
+    Args:
+        graphs: `advance` and `answer`, not rounded.
+        chosen: Names of the matrices, by graph.
+        state: Before the first frame, by the graphs' names of inputs.
+        frames: Of one stream.
+    """
+    sessions = {
+        part: ort.InferenceSession(
+            with_inputs_shown(graph, chosen[part]).SerializeToString(),
+            providers=["CPUExecutionProvider"],
+        )
+        for part, graph in graphs.items()
+    }
+    gathered = {part: MeanInputs.empty() for part in graphs}
+    names = {part: [one.name for one in own.get_outputs()] for part, own in sessions.items()}
+    read = [given.name for given in sessions["answer"].get_inputs()]
+    state = dict(state)
+    for frame in np.asarray(frames, np.float32):
+        gathered["advance"].add(FRAME, frame[None])
+        for part, given in (("advance", {FRAME: frame[None], **state}), ("answer", None)):
+            inputs = {name: state[name] for name in read} if given is None else given
+            found = dict(zip(names[part], sessions[part].run(None, inputs), strict=True))
+            state |= {STATE + n[len(AFTER) :]: v for n, v in found.items() if n.startswith(AFTER)}
+            for name, value in found.items():
+                if not name.startswith((PAST, AFTER, FUTURE)):
+                    gathered[part].add(name, value)
+    return {part: one.means() for part, one in gathered.items()}
 
 
 def rounded(

@@ -7,7 +7,6 @@ the same numbers and no gain in speed.
 Do not set OMP_PROC_BIND: the engines' threads would all share the main thread's core.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -16,13 +15,10 @@ from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load as read_tensors
-from safetensors.numpy import save as tensor_bytes
 
 from actioncast.export.clam_names import AFTER, FRAME, FUTURE, PAST, STATE, is_answered_from
 from actioncast.export.description import Precision, StreamDescription, read_description
-from actioncast.files import replace_file
+from actioncast.export.state_file import KeptState, read_state, write_state
 
 Engine = Literal["auto", "onnxruntime", "openvino"]
 """What runs the graphs; auto is the faster one for the precision."""
@@ -135,7 +131,7 @@ class ExportedStream:
         else:
             raise ValueError(
                 f"a frame must hold finite numbers, frame {state.frames} holds NaN or infinity; "
-                "mend the features, or skip such frames (bad_frames skip)."
+                "mend the features, or skip such frames: bad_frames='skip'."
             )
         return Step(state.past, self.answer(state) if answer else None, state)
 
@@ -144,11 +140,18 @@ class ExportedStream:
         found = self._answer({STATE + name: state.tensors[name] for name in self._read})
         return {head: found[FUTURE + head] for head in self.about.heads}
 
-    def save_state(self, state: StreamState, path: Path) -> None:
-        """Write a state to a file; the stream can go on from it later, here or elsewhere."""
+    def save_state(self, state: StreamState, path: Path, frames: int | None = None) -> None:
+        """Write a state to a file; the stream can go on from it later, here or elsewhere.
+
+        Args:
+            state: After the last frame given.
+            path: A safetensors file.
+            frames: Of the stream, those that its stride leaves out too; absent, whole strides.
+        """
         self._require_own(state)
         tensors = {**state.tensors, **_named(PAST, state.past)}
-        write_state(path, tensors, state.model, state.frames)
+        kept = KeptState(tensors=tensors, model=state.model, steps=state.frames, frames=frames)
+        write_state(path, kept)
 
     def restored(self, path: Path) -> StreamState:
         """The state that `save_state` wrote.
@@ -157,14 +160,21 @@ class ExportedStream:
             FileNotFoundError: There is no such file.
             ValueError: It is broken, or the state of another model.
         """
-        tensors, about = read_state(path)
+        return self.taken_over(read_state(path))
+
+    def taken_over(self, kept: KeptState) -> StreamState:
+        """The state that a file held.
+
+        Raises:
+            ValueError: It is the state of another model.
+        """
         like = self.initial_state()
         state = replace(
             like,
-            tensors={n: part for n, part in tensors.items() if not n.startswith(PAST)},
-            past={head: tensors.get(PAST + head, none) for head, none in like.past.items()},
-            frames=int(about["frames"]),
-            model=about["model"],
+            tensors={n: part for n, part in kept.tensors.items() if not n.startswith(PAST)},
+            past={head: kept.tensors.get(PAST + head, none) for head, none in like.past.items()},
+            frames=kept.steps,
+            model=kept.model,
         )
         self._require_own(state)
         return state
@@ -188,42 +198,6 @@ def require_model(model: str, about: StreamDescription) -> None:
             f"the state must be one of this model ({about.fingerprint}), got one of {model}; start "
             "the stream anew, or take the export of the checkpoint that it ran on."
         )
-
-
-def write_state(path: Path, tensors: Tensors, model: str, frames: int) -> None:
-    """Write what a stream carries.
-
-    Args:
-        path: A safetensors file.
-        tensors: By name.
-        model: Fingerprint of the model.
-        frames: Given so far.
-    """
-    # safetensors knows no arrays with gaps, and numbers of 64 bits by NumPy's own name alone.
-    whole = {n: np.ascontiguousarray(part, part.dtype.name) for n, part in tensors.items()}
-    replace_file(path, tensor_bytes(whole, {"model": model, "frames": str(frames)}))
-
-
-def read_state(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors of a saved state, and `model` and `frames` of it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no saved state.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"the state {path} does not exist.")
-    content = path.read_bytes()
-    try:
-        tensors = read_tensors(content)
-        length = int.from_bytes(content[:8], "little")
-        about = json.loads(content[8 : 8 + length])["__metadata__"]
-        return tensors, {"model": about["model"], "frames": str(int(about["frames"]))}
-    except (SafetensorError, KeyError, ValueError, TypeError):
-        raise ValueError(
-            f"{path} must be a state that `actioncast stream --state` wrote, got another file or a "
-            "part of one; start the stream anew under another name."
-        ) from None
 
 
 def engine_of(precision: Precision, engine: Engine) -> Engine:

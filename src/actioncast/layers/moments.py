@@ -4,6 +4,7 @@ A row of targets belongs to the step at which it is said: entry `[t, i]` is abou
 `shifts[i]` after t. `metrics.detection.align_to_target` moves scores to the step they are about.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,13 +26,17 @@ def steps_ahead(ahead: Sequence[float], rate: float, stride: int) -> tuple[int, 
     Raises:
         ValueError: A moment lies between two steps, or none.
     """
+    if not all(math.isfinite(seconds) for seconds in ahead):
+        raise ValueError(f"a moment ahead must be finite, got {tuple(ahead)} s.")
     found = []
     for seconds in ahead:
         steps = seconds * rate / stride
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-3:
+            near = " ".join(f"{max(1, round(s * rate / stride)) * stride / rate:g}" for s in ahead)
             raise ValueError(
-                f"a moment ahead must be a whole number of steps of {stride / rate:g} s, got "
-                f"{seconds:g} s; say multiples of it."
+                f"a moment ahead must be a whole number of steps of {stride / rate:g} s ({stride} "
+                f"frames of {rate:g} a second), got {seconds:g} s; say --model.ahead {near}, or "
+                "another --stride."
             )
         found.append(round(steps))
     return tuple(found)

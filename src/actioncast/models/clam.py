@@ -56,7 +56,10 @@ from actioncast.models.clam_losses import ClamLosses
 from actioncast.models.clam_state import (
     ClamConstants,
     ClamState,
+    Parts,
     fingerprint,
+    parts_of,
+    require_finite,
     require_state,
 )
 from actioncast.timeline import Taxonomy
@@ -86,6 +89,7 @@ class CLAM(RecurrentAnticipator[ClamState]):
         self.config = config
         self.taxonomy = taxonomy
         self._named: tuple[int, str] | None = None
+        self._weights: list[nn.Parameter] = []
         width = config.hidden_dim
         self.project = (
             nn.Identity() if config.feature_dim == width else nn.Linear(config.feature_dim, width)
@@ -128,9 +132,7 @@ class CLAM(RecurrentAnticipator[ClamState]):
         if config.num_coming:
             self.tasks = frozenset({Task.SEGMENTATION, Task.COMING})  # type: ignore[misc]
         self._initialise()
-        self._shapes = {
-            name: tuple(part.shape[1:]) for name, part in self.initial_state(1).tensors().items()
-        }
+        self._parts: dict[torch.dtype, Parts] = {}
 
     def forward(
         self,
@@ -198,6 +200,7 @@ class CLAM(RecurrentAnticipator[ClamState]):
             return [self._prediction(x, i, answers[i]) for i in range(len(x))]
         return [self._answered(one, self.initial_state(1))[0] for one in x]
 
+    @torch.no_grad()
     def step(self, x: Observation, state: ClamState) -> tuple[list[Prediction], ClamState]:
         """Take new frames in and answer after the last of them.
 
@@ -259,6 +262,7 @@ class CLAM(RecurrentAnticipator[ClamState]):
         )
         return tokens, by_step, self._moved(state, tokens, processed, after)
 
+    @torch.no_grad()
     def initial_state(self, batch_size: int) -> ClamState:
         """Nothing seen yet."""
         queries = self.predictor.queries
@@ -278,6 +282,7 @@ class CLAM(RecurrentAnticipator[ClamState]):
             ),
         )
 
+    @torch.no_grad()
     def prime(self, frame: Float[Tensor, "batch feature"], count: int) -> ClamState:
         """The state of streams that begin with so many copies of one frame.
 
@@ -296,14 +301,19 @@ class CLAM(RecurrentAnticipator[ClamState]):
         Raises:
             ValueError: It is the state of another model.
         """
-        batch = len(tensors["seen"]) if "seen" in tensors else 1
+        seen = tensors.get("seen")
+        batch = len(seen) if seen is not None and seen.ndim else 1
         state = self.initial_state(batch).restored(tensors, model)
         self._require_state(state, batch)
+        require_finite(state)
         return state
 
     def fingerprint(self) -> str:
         """Of config and weights; a state is of one model alone."""
-        version = sum(0 if p.is_inference() else p._version for p in self.parameters())
+        # Whatever writes to a weight in place counts its version up; walking all modules would
+        # take a tenth of the time of a step.
+        self._weights = self._weights or list(self.parameters())
+        version = sum(0 if p.is_inference() else p._version for p in self._weights)
         if self._named is None or self._named[0] != version:
             self._named = (version, fingerprint(self, self.config))
         return self._named[1]
@@ -337,6 +347,7 @@ class CLAM(RecurrentAnticipator[ClamState]):
     def _answered(self, x: Observation, state: ClamState) -> tuple[Prediction, ClamState]:
         """The answer to one observation without padding, in pieces, and the state after it."""
         require_frames(x.features, self.config.feature_dim)
+        x = replace(x, features=x.features.to(self.predictor.queries.dtype))
         every = bool(x.ahead)
         if not self.streams:
             time = torch.arange(x.features.shape[1], device=x.features.device)
@@ -470,6 +481,7 @@ class CLAM(RecurrentAnticipator[ClamState]):
             self.learning.query_of(x)
 
     def _require_state(self, state: ClamState, batch: int) -> None:
-        # The fingerprint of the latest initial state: to make it anew would cost at every step.
-        own = self.fingerprint() if self._named is None else self._named[1]
-        require_state(state, own, self._shapes, batch)
+        dtype = self.predictor.queries.dtype
+        if dtype not in self._parts:
+            self._parts[dtype] = parts_of(self.initial_state(1))
+        require_state(state, self.fingerprint(), self._parts[dtype], batch)

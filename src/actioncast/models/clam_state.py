@@ -97,15 +97,32 @@ def fingerprint(model: nn.Module, config: object) -> str:
     return digest.hexdigest()[:12]
 
 
-def require_state(
-    state: object, own: str, shapes: Mapping[str, tuple[int, ...]], batch: int
-) -> None:
+Parts = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+"""Shape, without the batch, and type of every tensor of a state."""
+
+
+def parts_of(state: "ClamState") -> Parts:
+    """What every state of a model looks like."""
+    return {name: (tuple(t.shape[1:]), t.dtype) for name, t in state.tensors().items()}
+
+
+def require_finite(state: "ClamState") -> None:
+    """Raise a ValueError where a state that was kept holds what no stream brings about."""
+    odd = [name for name, part in state.tensors().items() if not bool(part.isfinite().all())]
+    if odd or bool((state.seen < 0).any()):
+        raise ValueError(
+            f"a state must hold finite numbers and frames seen, got NaN, infinity or less than no "
+            f"frame in {', '.join(odd) or 'seen'}; the file is spoilt: start the stream anew."
+        )
+
+
+def require_state(state: object, own: str, parts: Parts, batch: int) -> None:
     """Raise a ValueError where a state is not one of a model and of so many streams.
 
     Args:
         state: Anything.
         own: Fingerprint of the model.
-        shapes: Of the tensors of one stream of it.
+        parts: Of one stream of it.
         batch: Streams.
     """
     if not isinstance(state, ClamState) or state.model != own:
@@ -114,9 +131,15 @@ def require_state(
             f"the state must be one of this model ({own}), got one of {of}; start the stream "
             "anew, or load the checkpoint that it ran on."
         )
-    found = {name: tuple(part.shape) for name, part in state.tensors().items()}
-    if found != {name: (batch, *shape) for name, shape in shapes.items()}:
+    if any(len(part.shape) == 0 or len(part) != batch for part in state.tensors().values()):
+        lengths = sorted({tuple(part.shape[:1]) for part in state.tensors().values()})
         raise ValueError(
-            f"the state must be of {batch} streams, as the frames are, got tensors of {found}; "
-            "give every stream its own."
+            f"the state must be of {batch} streams, as the frames are, got {lengths}; give every "
+            "stream its own."
+        )
+    found = parts_of(state)
+    if odd := sorted(name for name in parts if found[name] != parts[name]):
+        raise ValueError(
+            f"the state must have {parts[odd[0]]} as its {odd[0]}, got {found[odd[0]]}; give the "
+            "state as it was written."
         )

@@ -1,12 +1,15 @@
-"""Features as lines of text, one frame a line, read as they come."""
+"""Features as lines of text, one frame a line, read as they come; and answers as lines."""
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+
+from actioncast.export.sources import Answer
 
 NUMPY = b"\x93NUMPY"
 """How an `.npy` file begins."""
@@ -110,3 +113,50 @@ def numbers_of(line: bytes) -> Float[np.ndarray, " feature"]:
     # A number beyond float32 is infinite, and such a frame is refused or skipped as any other.
     with np.errstate(over="ignore"):
         return np.array(values, np.float32)
+
+
+def said(answer: Answer, top: int) -> dict[str, Any]:
+    """An answer as facts: the likeliest actions with their probabilities."""
+    return {
+        "frame": answer.frames,
+        "seconds": round(answer.seconds, 4),
+        "now": None if answer.now is None else likeliest(answer.now, answer.names, top),
+        "ahead": [
+            {"when": when, "actions": likeliest(row, answer.names, top)}
+            for when, row in answer.ahead
+        ],
+    }
+
+
+def likeliest(
+    probs: Float[np.ndarray, " label"], names: Sequence[str], top: int
+) -> list[dict[str, Any]]:
+    """The likeliest labels first; none of a row of zeros, which names no action."""
+    order = np.argsort(-probs, kind="stable")[:top]
+    return [
+        {"label": names[i], "probability": round(float(probs[i]), 4)} for i in order if probs[i] > 0
+    ]
+
+
+def spoken(facts: Mapping[str, Any]) -> str:
+    """One line of facts for people."""
+    parts = [f"{facts['seconds']:9.2f} s", f"now {_named(facts['now'])}"]
+    parts += [f"{ahead['when']} {_named(ahead['actions'])}" for ahead in facts["ahead"]]
+    return " | ".join(parts)
+
+
+def _named(actions: Sequence[Mapping[str, Any]] | None) -> str:
+    if not actions:
+        return "-"
+    return ", ".join(f"{one['label']} {one['probability']:.2f}" for one in actions)
+
+
+def latency(milliseconds: Sequence[float], every: int) -> str:
+    """What an answer took, without the first, in which an engine warms up."""
+    rest = milliseconds[1:] or milliseconds
+    p95 = float(np.percentile(rest, 95))
+    frames = "frame" if every == 1 else f"{every} frames"
+    return (
+        f"{len(milliseconds)} answers, one every {frames}: median {median(rest):.2f} ms, 95th "
+        f"percentile {p95:.2f} ms, first {milliseconds[0]:.2f} ms"
+    )

@@ -6,12 +6,11 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -22,20 +21,13 @@ from actioncast.checkpoint import Checkpoint, json_bytes, to_json
 from actioncast.export.description import FILE, Precision, is_exported
 from actioncast.export.exporting import export_checkpoint
 from actioncast.export.pace import frames_between
+from actioncast.export.sources import ExportedSource, Incoming, Source
 from actioncast.features import read_header
 from actioncast.models.clam import CLAM
 from actioncast.progress import Progress, Reporter
 from actioncast.runs import checkpoints, load_checkpoints, read_about
-from actioncast.stream_lines import FeatureLines
-from actioncast.stream_sources import (
-    Answer,
-    ClamSource,
-    ExportedSource,
-    Incoming,
-    ModelSource,
-    Source,
-    require_width,
-)
+from actioncast.stream_lines import FeatureLines, latency, said, spoken
+from actioncast.stream_sources import ClamSource, ModelSource, require_width
 
 STANDARD_INPUT = Path("-")
 MOST_HEADER = 4096
@@ -190,7 +182,12 @@ def _answered(
                 if answer is not None:
                     taken.append((clock() - started) * 1e3)
                     facts = said(answer, arguments.top) | {"ms": round(taken[-1], 3)}
-                    print(_json_line(facts) if arguments.json else spoken(facts), flush=True)
+                    print(
+                        json.dumps(to_json(facts), ensure_ascii=False)
+                        if arguments.json
+                        else spoken(facts),
+                        flush=True,
+                    )
                 elif due is None:
                     break
             # Frames after the last answer belong to the state all the same.
@@ -331,57 +328,6 @@ def _is_empty(path: Path) -> bool:
         return np.load(path).size == 0
     except (ValueError, OSError, EOFError):
         return False
-
-
-def said(answer: Answer, top: int) -> dict[str, Any]:
-    """An answer as facts: the likeliest actions with their probabilities."""
-    return {
-        "frame": answer.frames,
-        "seconds": round(answer.seconds, 4),
-        "now": None if answer.now is None else likeliest(answer.now, answer.names, top),
-        "ahead": [
-            {"when": when, "actions": likeliest(row, answer.names, top)}
-            for when, row in answer.ahead
-        ],
-    }
-
-
-def likeliest(
-    probs: Float[np.ndarray, " label"], names: Sequence[str], top: int
-) -> list[dict[str, Any]]:
-    """The likeliest labels first; none of a row of zeros, which names no action."""
-    order = np.argsort(-probs, kind="stable")[:top]
-    return [
-        {"label": names[i], "probability": round(float(probs[i]), 4)} for i in order if probs[i] > 0
-    ]
-
-
-def spoken(facts: Mapping[str, Any]) -> str:
-    """One line of facts for people."""
-    parts = [f"{facts['seconds']:9.2f} s", f"now {_named(facts['now'])}"]
-    parts += [f"{ahead['when']} {_named(ahead['actions'])}" for ahead in facts["ahead"]]
-    return " | ".join(parts)
-
-
-def _named(actions: Sequence[Mapping[str, Any]] | None) -> str:
-    if not actions:
-        return "-"
-    return ", ".join(f"{one['label']} {one['probability']:.2f}" for one in actions)
-
-
-def latency(milliseconds: Sequence[float], every: int) -> str:
-    """What an answer took, without the first, in which an engine warms up."""
-    rest = milliseconds[1:] or milliseconds
-    p95 = float(np.percentile(rest, 95))
-    frames = "frame" if every == 1 else f"{every} frames"
-    return (
-        f"{len(milliseconds)} answers, one every {frames}: median {median(rest):.2f} ms, 95th "
-        f"percentile {p95:.2f} ms, first {milliseconds[0]:.2f} ms"
-    )
-
-
-def _json_line(facts: Mapping[str, Any]) -> str:
-    return json.dumps(to_json(facts), ensure_ascii=False)
 
 
 def _silent(items: Sequence[Any], what: str) -> Iterator[Any]:  # noqa: ARG001

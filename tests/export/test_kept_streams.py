@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from streams import clam, frames, write_run
 
-from actioncast import stream_sources
 from actioncast.__main__ import main
+from actioncast.export import sources as keeping
 from actioncast.export.state_file import read_state, write_state
 
 STRIDE, EVERY, LENGTH = 5, 10, 43
@@ -162,7 +162,7 @@ def test_the_state_is_written_on_the_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written: list[int | None] = []
-    monkeypatch.setattr(stream_sources, "write_state", lambda _, kept: written.append(kept.frames))
+    monkeypatch.setattr(keeping, "write_state", lambda _, kept: written.append(kept.frames))
     file = saved(tmp_path / "a.npy", frames(LENGTH))
     state = ["--state", str(tmp_path / "state")]
     said(capsys, sources["run"], file, *state, "--save-every", "1.5s")

@@ -1,7 +1,7 @@
 """Exported graphs give the numbers of the model, and what enters a state is checked."""
 
-import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from streams import ACT_TOKENS, KITCHEN, WIDTH, clam, eager, frames
 
-from actioncast.checkpoint import json_bytes
-from actioncast.export.description import FILE, read_description
+from actioncast.export.description import FILE, read_description, write_description
 from actioncast.export.runtime import ExportedStream, Step
 from actioncast.streaming import StreamConfig  # noqa: F401  (the hook must see the package first)
 
@@ -116,9 +115,7 @@ def test_the_fast_modes_run_and_are_near(
     if precision == "bfloat16":
         # The graphs of bfloat16 are those of float32: the engine multiplies otherwise.
         folder = shutil.copytree(exported["fp32"], tmp_path / "bfloat16")
-        about = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        about["stream"]["precision"] = "bfloat16"
-        (folder / FILE).write_bytes(json_bytes(about))
+        write_description(folder, replace(read_description(folder), precision="bfloat16"))
     stream = ExportedStream(folder, threads=1)
     assert stream.engine == "openvino"
     given = frames(FRAMES)
@@ -208,3 +205,19 @@ def test_an_engine_that_cannot_is_refused(
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(ValueError, match=r"pip install 'actioncast\[export\]'"):
         ExportedStream(exported["int8"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_streams_of_two_threads_are_streams_alone(
+    precision: str, exported: dict[str, Path]
+) -> None:
+    if precision == "int8":
+        pytest.importorskip("openvino", reason="openvino of the extra `export` is not installed")
+    stream = ExportedStream(exported[precision], threads=1)
+    given = [frames(150, seed=seed) for seed in (3, 4)]
+    alone = [run(stream, one) for one in given]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(lambda one: run(stream, one), given))
+    for mine, yours in zip(alone, together, strict=True):
+        for step, other in zip(mine, yours, strict=True):
+            assert all(np.array_equal(step.past[h], other.past[h]) for h in step.past)

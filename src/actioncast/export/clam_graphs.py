@@ -61,11 +61,14 @@ class _Part(nn.Module):
 
     def _probabilities(self, vectors: Float[Tensor, "*rows hidden"]) -> tuple[Tensor, ...]:
         first = int(self.model.config.background_output)
-        spaces = self.model.taxonomy.heads
-        return tuple(
-            excluded(rows[..., first:].float(), spaces[head].unknown_labels).softmax(-1)
-            for head, rows in self.model.scores(vectors).items()
-        )
+        found = []
+        for head, rows in self.model.scores(vectors).items():
+            unknown = self.model.taxonomy.heads[head].unknown_labels
+            # Excluded before the background is cut off: a slice has gaps, and filling one has no
+            # form in ONNX.
+            known = excluded(rows.float(), [label + first for label in unknown])
+            found.append(known[..., first:].softmax(-1))
+        return tuple(found)
 
 
 @final

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
@@ -256,16 +257,19 @@ def _openvino_graph(file: Path, threads: int, precision: Precision) -> Graph:
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
     compiled = core.compile_model(str(file), "CPU", options)
-    request = compiled.create_infer_request()
+    request, one_at_a_time = compiled.create_infer_request(), Lock()
     inputs = [port.get_any_name() for port in compiled.inputs]
     outputs = [_own_name(port.get_names()) for port in compiled.outputs]
 
     def run(given: Tensors) -> dict[str, np.ndarray]:
         # The two C types of 64 bits are two types to OpenVINO; NumPy's own is the one it knows.
         named = [np.asarray(given[name], given[name].dtype.name) for name in inputs]
-        request.infer(named, share_inputs=True)
-        # The engine writes its next answer into the same memory.
-        return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(outputs)}
+        # The engine writes its next answer into the same memory, whichever stream asks for it.
+        with one_at_a_time:
+            request.infer(named, share_inputs=True)
+            return {
+                name: request.get_output_tensor(i).data.copy() for i, name in enumerate(outputs)
+            }
 
     return run
 

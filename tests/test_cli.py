@@ -150,7 +150,7 @@ def test_the_version_is_said(line: Line) -> None:
     ("words", "sentence"),
     [
         (["fly"], ["unknown verb 'fly'", "evaluate", "convert"]),
-        (["train", "futurr"], ["unknown recipe 'futurr'", "futr-breakfast", "semi-markov"]),
+        (["train", "futurr"], ["unknown recipe 'futurr'", "futr-breakfast", "actioncast info"]),
         (["train", "--lr", "1"], ["train takes the recipe first"]),
         (["train", "futr", "--hidden", "3"], ["--hidden", "actioncast train futr --help"]),
         (["train", "futr", "--lr", "fast"], ["--lr", "fast"]),

@@ -138,8 +138,8 @@ class Dataset:
             if video.features is not None:
                 return video.features.num_features
         raise ValueError(
-            f"{self.name} has no features: add a folder of one .npy file a video (features/, or "
-            "rgb_*/ and flow_*/ of THUMOS14), or train from its labels (--input labels)."
+            f"{self.name} has no features/ folder: add one .npy file a video (of THUMOS14 rgb_*/ "
+            "and flow_*/), or train from its labels (--input labels)."
         )
 
     def fingerprint(self) -> str:

@@ -764,7 +764,8 @@ def test_output_that_nobody_reads_is_no_error() -> None:
 def test_ctrl_c_ends_with_130_and_resume_goes_on(tmp_path: Path, line: Line) -> None:
     data = folders.write_folder(tmp_path / "data")
     words = ["train", "futr", *folders.SMALL, "--data", data, "--out", tmp_path / "runs"]
-    words += ["--epochs", 25]
+    # Enough that none is done before the signal arrives.
+    words += ["--epochs", 120]
     process = folders.start(*words)
     state = tmp_path / "runs" / "futr" / "split1" / "resume.ckpt"
     until = time.monotonic() + 60

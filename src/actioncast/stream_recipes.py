@@ -162,17 +162,7 @@ ABLATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """The supplement's ablations, the points of Fig. B.9 ours; the last four are ours altogether."""
 
 OWN = replace(
-    CAD120,
-    model=ClamConfig(
-        ahead=(1.0, 2.0),
-        hidden_dim=128,
-        num_layers=2,
-        num_heads=4,
-        predictor_layers=2,
-        predictor_dim=256,
-        background_output=False,
-        mixup=0.0,
-    ),
+    changed(CAD120, ahead=(1.0, 2.0), hidden_dim=128, predictor_dim=256, mixup=0.0),
     dataset="",
     # Half a second or less at the usual rates, so that moments are whole steps; a video a step of
     # training, since a folder of one's own is small.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from actioncast.models.actfusion import ActFusionConfig
+from actioncast.models.actionllm_config import ActionLLMConfig
 from actioncast.models.baselines import (
     NearestNeighbourConfig,
     NGramConfig,
@@ -26,6 +27,7 @@ ModelConfig = (
     | FUTRConfig
     | DiffActConfig
     | ActFusionConfig
+    | ActionLLMConfig
     | MambaVLConfig
     | ClamConfig
     | OnlineGRUConfig
@@ -43,6 +45,7 @@ MODELS: Mapping[str, type[ModelConfig]] = {
     "futr": FUTRConfig,
     "diffact": DiffActConfig,
     "actfusion": ActFusionConfig,
+    "actionllm": ActionLLMConfig,
     "mamba-vl": MambaVLConfig,
     "clam": ClamConfig,
     "online-gru": OnlineGRUConfig,

@@ -27,16 +27,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actioncast.layers.decoding import (
-    EndFirst,
-    Fill,
-    duration_shares,
-    lay_out,
-    named_frames,
-)
+from actioncast.layers.decoding import Fill, duration_shares
 from actioncast.layers.transformer import Attention, DecoderLayer, EncoderLayer, attention_mask
 from actioncast.models.base import Anticipator, Losses
-from actioncast.timeline import UNLABELLED, Taxonomy
+from actioncast.models.parallel_queries import (
+    ParallelQueries,
+    mean_cross_entropy,
+    mean_share_error,
+)
+from actioncast.timeline import Taxonomy
 from actioncast.types import IGNORE, Observation, Prediction, Target, Task
 
 
@@ -132,6 +131,14 @@ class FUTR(Anticipator):
         self.config = config
         self.taxonomy = taxonomy
         self.end = len(taxonomy.labels)
+        self.queried = ParallelQueries(
+            end=self.end,
+            num_queries=config.num_queries,
+            fill=config.fill,
+            end_first="last_query" if config.fill == "last_query" else "first_action",
+            end_takes_time=config.end_takes_time,
+            seed=config.seed,
+        )
         hidden = config.hidden_dim
         self.embed = nn.Linear(config.feature_dim, hidden)
         self.positions = nn.Parameter(torch.empty(config.max_positions, hidden))
@@ -193,7 +200,7 @@ class FUTR(Anticipator):
             )
         if frames is None:
             frames = torch.full_like(x.valid, IGNORE, dtype=torch.long)
-        actions, shares = self._query_targets(y, durations)
+        actions, shares = self.queried.targets(y, durations)
         return {
             "past": self.config.past_weight * mean_cross_entropy(past, frames),
             "future": self.config.future_weight * mean_cross_entropy(future, actions),
@@ -224,77 +231,11 @@ class FUTR(Anticipator):
             rate=x.rate,
             observed=x.frames_observed(i),
             past=past.float().softmax(-1),
-            future=self._decode(future, durations, horizon) if asked else None,
-            samples=self._draw(future, durations, horizon, x.num_samples) if sampled else None,
+            future=self.queried.frames(future, durations, horizon) if asked else None,
+            samples=self.queried.draw(future, durations, horizon, x.num_samples)
+            if sampled
+            else None,
         )
-
-    def _decode(
-        self,
-        future: Float[Tensor, "query _"],
-        durations: Float[Tensor, " query"],
-        horizon: int,
-    ) -> Float[Tensor, "horizon label"]:
-        probs = future[:, : self.end].float().softmax(-1)
-        return named_frames(probs, self._lay_out(future.argmax(-1), durations, horizon))
-
-    def _draw(
-        self,
-        future: Float[Tensor, "query _"],
-        durations: Float[Tensor, " query"],
-        horizon: int,
-        num_samples: int,
-    ) -> Int[Tensor, "sample horizon"]:
-        """Draw every query's action by itself; the durations stay."""
-        generator = torch.Generator().manual_seed(self.config.seed)
-        probs = future.float().softmax(-1).cpu()
-        drawn = torch.multinomial(probs, num_samples, replacement=True, generator=generator)
-        labels = rearrange(drawn, "query sample -> sample query").to(future.device)
-        queries = self._lay_out(labels, durations.expand(num_samples, -1), horizon)
-        # Only a query that stands in for an end in first place names a frame and drew the end.
-        actions = torch.where(labels == self.end, future[:, : self.end].argmax(-1), labels)
-        return actions.gather(1, queries.clamp(min=0)).masked_fill(queries < 0, UNLABELLED)
-
-    def _lay_out(
-        self,
-        labels: Int[Tensor, "*sample query"],
-        durations: Float[Tensor, "*sample query"],
-        horizon: int,
-    ) -> Int[Tensor, "*sample horizon"]:
-        released = self.config.fill == "last_query"
-        end_first: EndFirst = "last_query" if released else "first_action"
-        if self.config.end_takes_time:
-            end_first = "nothing"
-        return lay_out(
-            labels,
-            durations,
-            horizon,
-            end=self.end,
-            fill=self.config.fill,
-            end_first=end_first,
-            end_takes_time=self.config.end_takes_time,
-        )
-
-    def _query_targets(
-        self, y: Target, durations: Float[Tensor, "batch query"]
-    ) -> tuple[Int[Tensor, "batch query"], Float[Tensor, "batch query"]]:
-        """Action and share of every query, cut or padded; IGNORE and NaN where there is none."""
-        if y.future is None:
-            empty = torch.full_like(durations, IGNORE, dtype=torch.long)
-            return empty, torch.full_like(durations, torch.nan)
-        room = (0, self.config.num_queries - y.future.shape[1])
-        actions = F.pad(y.future, room, value=IGNORE)
-        if y.durations is None:
-            return actions, torch.full_like(durations, torch.nan)
-        shares = F.pad(y.durations, room, value=torch.nan)
-        is_end = actions == self.end
-        if not self.config.end_takes_time:
-            # The actions fill the horizon: what lies beyond the end of the video is shared out.
-            ends = y.durations.masked_fill(y.future != self.end, 0.0)
-            beyond = ends.nan_to_num().sum(1, keepdim=True)
-            return actions, (shares / (1 - beyond)).masked_fill(is_end, torch.nan)
-        # An end without a number lies beyond the horizon and so takes none of it.
-        takes_none = is_end & shares.isnan() & ~shares.isnan().all(1, keepdim=True)
-        return actions, shares.masked_fill(takes_none, 0.0)
 
     def _positions(
         self, features: Float[Tensor, "batch time feature"]
@@ -311,25 +252,3 @@ class FUTR(Anticipator):
                 "use a larger stride, or train with a larger max_positions."
             )
         return self.positions[:steps]
-
-
-def mean_cross_entropy(
-    logits: Float[Tensor, "batch time label"], labels: Int[Tensor, "batch time"]
-) -> Float[Tensor, ""]:
-    """Cross entropy over everything but `IGNORE`; 0 when that is nothing."""
-    total = F.cross_entropy(
-        rearrange(logits, "batch time label -> (batch time) label"),
-        rearrange(labels, "batch time -> (batch time)"),
-        ignore_index=IGNORE,
-        reduction="sum",
-    )
-    return total / (labels != IGNORE).sum().clamp(min=1)
-
-
-def mean_share_error(
-    durations: Float[Tensor, "batch query"], shares: Float[Tensor, "batch query"]
-) -> Float[Tensor, ""]:
-    """Squared error of normalised durations over the shares that are numbers; 0 without any."""
-    counted = ~shares.isnan()
-    wrong = duration_shares(durations, counted) - shares.nan_to_num()
-    return wrong.square().sum() / counted.sum().clamp(min=1)

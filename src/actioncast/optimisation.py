@@ -11,7 +11,7 @@ from torch import nn
 from actioncast.models.base import Anticipator
 
 MOMENTUM = 0.9
-"""Of stochastic gradient descent."""
+"""Of gradients, whoever takes the steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,8 @@ class Optimisation:
     """rate that the cosine goes down to"""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """who takes the steps; adam and sgd (momentum 0.9) add weight decay to the gradient"""
+    beta2: float = 0.999
+    """memory of squared gradients that adam and adamw have"""
     weight_decay: float = 5e-3
     """on every parameter but those that a model exempts"""
     decay_biases: bool = True
@@ -67,6 +69,8 @@ class Optimisation:
             raise ValueError(
                 f"validation_share must be within (0, 1), got {self.validation_share}."
             )
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2 must be within [0, 1), got {self.beta2}.")
         if not all(map(math.isfinite, (self.lr, self.weight_decay, self.clip))):
             raise ValueError(
                 f"lr, weight_decay and clip must be finite, got {self.lr}, {self.weight_decay} and "
@@ -117,7 +121,7 @@ def _between(low: float, high: float, share: float) -> float:
 def parameter_groups(model: Anticipator, config: Optimisation) -> list[dict[str, Any]]:
     """The parameters of a model by peak rate and weight decay; one group where they do not differ.
 
-    Parameters marked with `_no_weight_decay` get none.
+    Parameters marked with `_no_weight_decay` get none; frozen ones are left out.
 
     Raises:
         ValueError: A rate is given for layers that the model does not name.
@@ -135,6 +139,8 @@ def parameter_groups(model: Anticipator, config: Optimisation) -> list[dict[str,
         peaks |= {id(parameter): peak or config.lr for parameter in layers}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
         spared = getattr(parameter, "_no_weight_decay", False) or (
             not config.decay_biases and parameter.ndim < 2
         )
@@ -150,11 +156,16 @@ def parameter_groups(model: Anticipator, config: Optimisation) -> list[dict[str,
 
 def make_optimizer(groups: Sequence[dict[str, Any]], config: Optimisation) -> torch.optim.Optimizer:
     """The optimiser that a config asks for, over `parameter_groups`."""
+    adam: dict[str, Any] = {
+        "lr": config.lr,
+        "betas": (MOMENTUM, config.beta2),
+        "weight_decay": config.weight_decay,
+    }
     match config.optimizer:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+            return torch.optim.AdamW(groups, **adam)
         case "adam":
-            return torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay)
+            return torch.optim.Adam(groups, **adam)
         case "sgd":
             return torch.optim.SGD(
                 groups, lr=config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay

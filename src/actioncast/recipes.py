@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from actioncast.ablation_recipes import ABLATION_RECIPES
 from actioncast.clip_recipes import CLIP_RECIPES
 from actioncast.diffusion_recipes import DIFFUSION_RECIPES
+from actioncast.language_recipes import LANGUAGE_RECIPES
 from actioncast.models.baselines import (
     NearestNeighbourConfig,
     NGramConfig,
@@ -133,6 +134,7 @@ RECIPES: Mapping[str, tuple[str, TrainConfig]] = {
     **DIFFUSION_RECIPES,
     **ABLATION_RECIPES,
     **STREAM_RECIPES,
+    **LANGUAGE_RECIPES,
     "repeat-last-action": ("repeat the last observed action for ever", COUNTED),
     "n-gram": (
         "the likeliest next action, for its mean duration, over and over",

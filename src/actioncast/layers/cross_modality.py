@@ -114,7 +114,7 @@ class CrossModalityBlock(nn.Module):
                 attn_mask=_mask(valid[source]),
                 dropout_p=self.drop if self.training else 0.0,
             )
-            parts = gathered.split([asked[s].shape[2] for s in listeners], 2)
+            parts = torch.split(gathered, [asked[s].shape[2] for s in listeners], 2)
             for s, part in zip(listeners, parts, strict=True):
                 heard[s].append(part)
         joined = {s: torch.stack(parts).sum(0) for s, parts in heard.items()}

@@ -141,9 +141,10 @@ class ActionLLM(Anticipator):
         self.future_head.requires_grad_(config.train_heads)
         labels = self._label_vectors() if "text" in config.streams else torch.zeros(0, width)
         self.register_buffer("label_vectors", labels, persistent=False)
-        self.register_state_dict_post_hook(_without_trunk)
-        self.register_load_state_dict_pre_hook(_require_same_trunk)
-        self.register_load_state_dict_post_hook(_trunk_stays)
+        untyped: Any = self
+        untyped.register_state_dict_post_hook(_without_trunk)
+        untyped.register_load_state_dict_pre_hook(_require_same_trunk)
+        untyped.register_load_state_dict_post_hook(_trunk_stays)
 
     def forward(
         self,

@@ -27,6 +27,8 @@ class Anticipator(nn.Module, ABC):
     trains_on_whole_videos: ClassVar[bool] = False
     """Whether it is shown whole videos in training and hides parts of them itself, so that it
     learns every one of its tasks from them."""
+    causal: ClassVar[bool] = False
+    """Whether what it says of a step seen (`Prediction.past`) never depends on later steps."""
     answers_told_length: bool = False
     """Whether its answer runs to the end of a video whose length it is told, whatever the horizon;
     inference then asks for all of it, and cuts it to the horizon last."""

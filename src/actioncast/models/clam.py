@@ -83,6 +83,8 @@ class CLAM(RecurrentAnticipator[ClamState]):
     """Names, at every step of a stream, what is done and what comes."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.SEGMENTATION, Task.ONLINE, Task.NEXT_ACTION})
+    # The processor alone says what is done, in every configuration.
+    causal: ClassVar[bool] = True
 
     def __init__(self, config: ClamConfig, taxonomy: Taxonomy) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ from actioncast.layers.moments import (
 )
 from actioncast.layers.rotary import Kept, RotaryLayer
 from actioncast.models.base import Anticipator, Losses, RecurrentAnticipator
-from actioncast.models.futr import mean_cross_entropy
+from actioncast.models.parallel_queries import mean_cross_entropy
 from actioncast.timeline import Taxonomy
 from actioncast.types import Observation, Prediction, Target, Task
 
@@ -171,6 +171,7 @@ class _OnlineBaseline(Anticipator):
     """What the two have in common: how they learn and how logits become an answer."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({Task.SEGMENTATION, Task.ONLINE})
+    causal: ClassVar[bool] = True
     config: OnlineGRUConfig | WindowTransformerConfig
 
     @property

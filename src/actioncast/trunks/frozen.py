@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from actioncast.trunks.config import TrunkConfig
+from actioncast.trunks.probing import require_obedience
 from actioncast.trunks.sources import Source, load_source
 
 ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
@@ -137,7 +138,10 @@ class FrozenTrunk(nn.Module):
             )
 
     def _mask(self, valid: Bool[Tensor, "batch token"]) -> Float[Tensor, "batch 1 token token"]:
-        """What is added to scores: 0 where a token may look, the least number elsewhere."""
+        """What is added to scores: 0 where a token may look, the least number elsewhere.
+
+        It stands for a model's own: windows of attention, as Gemma and Mistral have them, give way.
+        """
         seen = valid[:, None, None, :].expand(-1, 1, valid.shape[1], -1)
         if self.config.attention == "causal":
             seen = seen.tril()
@@ -149,7 +153,8 @@ class FrozenTrunk(nn.Module):
         model: Any = self.model
         plain = device.type == "cpu" and self.config.dtype != "float32"
         wanted = "eager" if plain or not getattr(model, "_supports_sdpa", False) else "sdpa"
-        if model.config._attn_implementation != wanted:
+        # Some models chose theirs when they were built.
+        if model.config._attn_implementation != wanted and model._can_set_attn_implementation():
             model.set_attn_implementation(wanted)
 
 
@@ -178,7 +183,9 @@ def load_trunk(config: TrunkConfig) -> FrozenTrunk:
         FileNotFoundError: There is no such trunk.
         ValueError: What was found is no language model that vectors can go through.
     """
-    return FrozenTrunk(config, load_source(config))
+    trunk = FrozenTrunk(config, load_source(config))
+    require_obedience(trunk, trunk._attentions)
+    return trunk
 
 
 def _attentions(model: nn.Module, name: str) -> list[nn.Module]:
@@ -195,6 +202,10 @@ def _attentions(model: nn.Module, name: str) -> list[nn.Module]:
 
 
 def _attention(layer: nn.Module) -> nn.Module | None:
+    parts = getattr(layer, "layer", None)
+    if isinstance(parts, nn.ModuleList) and len(parts):
+        # T5: a layer is a list of attention and feed-forward.
+        return getattr(parts[0], "SelfAttention", None)
     for name in ATTENTIONS:
         if isinstance(attention := getattr(layer, name, None), nn.Module):
             inner = (getattr(attention, part, None) for part in INNER_ATTENTIONS)

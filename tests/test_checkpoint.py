@@ -27,16 +27,19 @@ from actioncast.checkpoint import (
 )
 from actioncast.models import MODELS
 from actioncast.models.actfusion import ActFusionConfig
+from actioncast.models.actionllm_config import ActionLLMConfig
 from actioncast.models.base import Anticipator, ClipCounter, CountingAnticipator
 from actioncast.models.baselines import NGramConfig, RepeatLastActionConfig
 from actioncast.models.clam_config import ClamConfig
 from actioncast.models.diffact import DiffActConfig
+from actioncast.models.frame_classifier import FrameClassifierConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.mamba_vl import MambaVLConfig
 from actioncast.models.online_baselines import OnlineGRUConfig, WindowTransformerConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.timeline import LabelSpace, Taxonomy
 from actioncast.training import TrainConfig
+from actioncast.trunks.config import TrunkConfig
 from actioncast.types import Observation, Target
 from grammars import TAXONOMY, observe, video
 
@@ -60,6 +63,15 @@ TINY = {
         num_heads=2,
         max_positions=40,
     ),
+    "actionllm": ActionLLMConfig(
+        trunk=TrunkConfig(name="untrained:bert-tiny"),
+        feature_dim=len(TAXONOMY.labels),
+        adapter_dim=8,
+        num_queries=3,
+        interaction_dim=8,
+        interaction_heads=2,
+        interaction_multiple=8,
+    ),
     "semi-markov": SemiMarkovConfig(num_rollouts=20, contexts=(2, 1)),
     "n-gram": NGramConfig(context=1),
     "mamba-vl": MambaVLConfig(feature_dim=len(TAXONOMY.labels), modalities=(), hidden_dim=8),
@@ -72,6 +84,7 @@ TINY = {
         predictor_dim=8,
     ),
     "online-gru": OnlineGRUConfig(feature_dim=len(TAXONOMY.labels), hidden_dim=8),
+    "frame-classifier": FrameClassifierConfig(feature_dim=len(TAXONOMY.labels), hidden_dim=8),
     "window-transformer": WindowTransformerConfig(
         feature_dim=len(TAXONOMY.labels), hidden_dim=8, num_heads=2, window=4
     ),

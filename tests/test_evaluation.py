@@ -20,6 +20,7 @@ from actioncast.features import FeatureArray, LabelFeatures
 from actioncast.inference import InferenceConfig, answers
 from actioncast.models import MODELS
 from actioncast.models.actfusion import ActFusionConfig
+from actioncast.models.actionllm_config import ActionLLMConfig
 from actioncast.models.base import Anticipator, CountingAnticipator, Losses
 from actioncast.models.baselines import NGramConfig, RepeatLastActionConfig
 from actioncast.models.diffact import DiffActConfig
@@ -28,6 +29,7 @@ from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.protocols import HorizonSource, LongTerm, Question, Segmentation
 from actioncast.timeline import Taxonomy, Timeline
 from actioncast.training import TrainConfig
+from actioncast.trunks.config import TrunkConfig
 from actioncast.types import Observation, Prediction, Target, Task
 
 TAXONOMY = Taxonomy.of("abcd")
@@ -418,6 +420,16 @@ TINY = {
     ),
     "semi-markov": SemiMarkovConfig(num_rollouts=30, contexts=(2,), balances=(0.5,)),
     "n-gram": NGramConfig(context=2),
+    "actionllm": ActionLLMConfig(
+        trunk=TrunkConfig(name="untrained:llama-tiny"),
+        feature_dim=NUM_LABELS,
+        adapter_dim=8,
+        num_queries=4,
+        interaction_dim=8,
+        interaction_heads=2,
+        interaction_multiple=8,
+        end_takes_time=True,
+    ),
 }
 
 

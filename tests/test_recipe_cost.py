@@ -42,7 +42,10 @@ def test_a_backbone_is_measured_without_its_weights(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["info", "futr-breakfast", "--cost"], "--cost must go with a recipe of MambaVL"),
+        (
+            ["info", "futr-breakfast", "--cost", "--backbone", "x"],
+            "--backbone must go with a recipe of MambaVL",
+        ),
         (["info", "pair-n-gram-ek100", "--cost"], "got one of another model"),
         (["info", "--cost"], "got 'nothing'"),
         (["info", "--backbone", "x"], "--backbone must go with --cost"),

@@ -11,9 +11,10 @@ from actioncast.batches import CutVideos, Item, Variation
 from actioncast.checkpoint import from_json, to_json
 from actioncast.clip_config import ClipTrainConfig
 from actioncast.clip_recipes import CLIP_RECIPES
-from actioncast.data import Dataset, Split, Video
+from actioncast.data import Dataset, LabelInput, Split, Video
 from actioncast.data.collate import collate
 from actioncast.features import FeatureArray
+from actioncast.models.actionllm_config import ActionLLMConfig
 from actioncast.models.base import ClipCounter, CountingAnticipator, CountsFirst, CountsLabels
 from actioncast.models.clam_config import ClamConfig
 from actioncast.models.diffusion import DiffusionConfig
@@ -65,9 +66,19 @@ def stand_in(name: str) -> Dataset:
     )
 
 
+def on_a_tiny_trunk(config: TrainConfig) -> TrainConfig:
+    """The same recipe on a language model that any machine holds; all else stays."""
+    model = config.model
+    if not isinstance(model, ActionLLMConfig):
+        return config
+    trunk = replace(model.trunk, name="untrained:llama-tiny", num_layers=0)
+    return replace(config, model=replace(model, trunk=trunk))
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_builds_and_takes_one_step(name: str) -> None:
-    config, dataset = prepare(recipe(name), stand_in(recipe(name).dataset))
+    shown = stand_in(recipe(name).dataset).with_true_labels(LabelInput())
+    config, dataset = prepare(on_a_tiny_trunk(recipe(name)), shown)
     model = build(config, dataset)
     videos = dataset.select(dataset.split("1").train)
     if isinstance(model, CountingAnticipator):
@@ -87,22 +98,28 @@ def test_a_recipe_builds_and_takes_one_step(name: str) -> None:
         items = [Item(i, r) for i in range(2) for r in (0.3, 0.5)]
     x, y = collate([cuts[item] for item in items], "action")
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
-    before = {name: value.clone() for name, value in model.named_parameters()}
+    learning = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    before = {name: value.clone() for name, value in learning.items()}
     with torch.random.fork_rng():
         # Among the masks of this seed is one that hides steps.
         torch.manual_seed(0)
         losses = model.losses(x, y)
     assert all(loss.isfinite() for loss in losses.values())
-    assert all(loss > 0 for loss in losses.values())
+    silent = {term for term in losses if getattr(config.model, f"{term}_weight", 1.0) == 0}
+    assert all((loss > 0) == (term not in silent) for term, loss in losses.items())
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
-    still = {name for name, value in model.named_parameters() if value.equal(before[name])}
+    still = {name for name, value in learning.items() if value.equal(before[name])}
     assert still == idle(config.model)
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
 def idle(config: Any) -> set[str]:
-    """Parameters that a recipe does not train: the answer of an encoder that no loss hears."""
+    """Parameters that a first step leaves: the answer of an encoder that no loss hears, and the
+    biases before layers that begin at zero.
+    """
+    if isinstance(config, ActionLLMConfig):
+        return {f"tuning.{i}.down.bias" for i in range(2)}
     heard = ("encoder_weight", "encoder_smoothing_weight", "encoder_boundary_weight")
     if (
         not isinstance(config, DiffusionConfig)
@@ -299,6 +316,74 @@ def test_a_rectified_recipe_learns_and_answers_four_times_what_was_seen(name: st
     masking = diffusion(name.removesuffix("-rectified")).masking
     asked = replace(masking, future_multiple=4.0, observed_rounding="down")
     assert model.masking == asked
+
+
+ACTIONLLM_ROWS: Mapping[str, Mapping[str, Any]] = {
+    "cmib-s": {"interaction": "self"},
+    "cmib-c": {"interaction": "cross"},
+    "cmib-n": {"interaction": "none"},
+    "loss-future": {"past_text_weight": 0.0, "past_visual_weight": 0.0},
+    "loss-visual": {"past_text_weight": 0.0},
+    **{f"tuning-{units}": {"tuning_dim": units} for units in (2, 6, 8)},
+    **{f"cmib-{width}": {"interaction_dim": width} for width in (64, 256)},
+    **{f"queries-{kind}": {"queries": kind} for kind in ("zeros", "normal")},
+    **{f"{count}-queries": {"num_queries": count} for count in (18, 19, 21, 22)},
+}
+"""Tables IV to VIII and Fig. 4 of ActionLLM, but for the full model, and what each row changes."""
+
+
+def test_the_published_values_of_actionllm() -> None:
+    """Wang et al., TMM 2025, and their code (sheet, sections 1, 5 and 6)."""
+    salads, breakfast = (recipe(f"actionllm-{name}") for name in ("50salads", "breakfast"))
+    assert (salads.stride, salads.lr, salads.observed_ratios) == (
+        8,
+        1e-3,
+        (0.1, 0.2, 0.3, 0.4, 0.5),
+    )
+    assert (breakfast.stride, breakfast.lr, breakfast.observed_ratios) == (6, 1e-4, (0.2, 0.3, 0.5))
+    for config, num_queries in ((salads, 20), (breakfast, 8)):
+        assert (config.epochs, config.batch_size, config.accumulate) == (20, 1, 2)
+        assert (config.optimizer, config.beta2, config.weight_decay) == ("adamw", 0.95, 0.02)
+        assert (config.schedule, config.schedule_by, config.warmup_epochs) == ("cosine", "step", 2)
+        assert (config.warmup_from_zero, config.decay_biases, config.clip) == (True, False, 0.0)
+        model: Any = config.model
+        assert (model.num_queries, model.adapter_dim, model.interaction_dim) == (
+            num_queries,
+            128,
+            128,
+        )
+        assert (model.interaction_heads, model.tuning_dim, model.tuning_groups) == (32, 4, 2)
+        assert (model.dropout, model.queries, model.interaction) == (0.1, "ones", "both")
+        assert (model.trunk.dtype, model.trunk.gradient_checkpointing) == ("float16", True)
+        assert model.trunk.attention == "bidirectional"
+
+
+def test_every_row_of_actionllm_has_its_recipe() -> None:
+    base = "actionllm-50salads-"
+    found = {name.removeprefix(base) for name in RECIPES if name.startswith(base)}
+    assert found == set(ACTIONLLM_ROWS) | {"labels", "labels-full"}
+
+
+@pytest.mark.parametrize("row", ACTIONLLM_ROWS)
+def test_a_row_of_actionllm_changes_what_it_says_and_nothing_else(row: str) -> None:
+    base, config = recipe("actionllm-50salads"), recipe(f"actionllm-50salads-{row}")
+    changes = ACTIONLLM_ROWS[row]
+    assert differing(base, config) == {f"model.{field}" for field in changes}
+    assert {field: getattr(config.model, field) for field in changes} == changes
+
+
+@pytest.mark.parametrize("dataset", ["50salads", "breakfast"])
+def test_llmaction_reads_features_alone(dataset: str) -> None:
+    base, config = recipe(f"actionllm-{dataset}"), recipe(f"llmaction-{dataset}")
+    assert differing(base, config) == {"model.modalities", "model.interaction"}
+    model: Any = config.model
+    assert (model.modalities, model.interaction) == ("vision", "none")
+
+
+@pytest.mark.parametrize("dataset", ["50salads", "breakfast"])
+def test_the_full_recipe_from_labels_is_the_published_one_with_other_input(dataset: str) -> None:
+    base, config = recipe(f"actionllm-{dataset}"), recipe(f"actionllm-{dataset}-labels-full")
+    assert differing(base, config) == {"input"}
 
 
 def test_one_task_alone_is_the_joint_recipe_without_the_other() -> None:

@@ -48,6 +48,7 @@ from actioncast.runs import (
     foreign_data,
     latest_run,
     load_run,
+    require_label_readers,
     train_run,
     trained_protocol,
     unfinished,
@@ -94,6 +95,7 @@ def evaluate(arguments: Evaluate) -> None:
         raise ValueError(
             f"--out must be a folder, into which each task writes its file, got {arguments.out}."
         )
+    require_label_readers(folders, arguments.labels_from)
     if about_clips(folders):
         refuse_online_options(arguments, (), "a run on short actions")
         evaluate_clips(arguments, folders, _warn)
@@ -109,7 +111,9 @@ def evaluate(arguments: Evaluate) -> None:
     written: list[Path] = []
     loaded_runs = {}
     for folder in folders:
-        loaded = load_run(folder, arguments.data, arguments.split, arguments.device)
+        loaded = load_run(
+            folder, arguments.data, arguments.split, arguments.device, arguments.labels_from
+        )
         loaded_runs[str(folder)] = loaded
         other = foreign_data(loaded)
         on = loaded[0].dataset.name if other else ""
@@ -172,6 +176,8 @@ def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
         if (value := getattr(arguments, name)) != getattr(plain, name):
             said = "-".join(map(str, value)) if isinstance(value, tuple) else value
             key += f"-{name}-{said}"
+    if arguments.labels_from:
+        key += f"-labels_from-{Path(arguments.labels_from).name}"
     for name in ("multiple", "seconds"):
         if (value := getattr(arguments, name)) is not None and value != getattr(plain, name):
             key += f"-{name}-{value:g}"
@@ -239,6 +245,7 @@ def predict(arguments: Predict) -> None:
         write_forecast,
     )
 
+    require_label_readers((arguments.run, *arguments.beside), arguments.labels_from)
     forecasts = [
         forecast_input(
             run,
@@ -251,6 +258,7 @@ def predict(arguments: Predict) -> None:
             truth=arguments.truth,
             num_samples=arguments.num_samples,
             device=arguments.device,
+            labels_from=arguments.labels_from,
         )
         for run in (arguments.run, *arguments.beside)
     ]
@@ -301,12 +309,24 @@ def info(arguments: Info) -> None:
     """Say what is there."""
     from actioncast.inventory import describe, describe_cost  # noqa: PLC0415
 
-    if arguments.backbone and not arguments.cost:
-        raise ValueError("--backbone must go with --cost, whose table it stands in; say both.")
     if arguments.cost:
-        description = describe_cost(arguments.what, arguments.backbone)
+        description = describe_cost(
+            arguments.what, arguments.backbone, arguments.asked, _progress()
+        )
+    elif arguments.backbone:
+        raise ValueError("--backbone must go with --cost, whose table it stands in; say both.")
+    elif arguments.asked != Info().asked:
+        raise ValueError(
+            "what is asked of a model must go with --cost, whose table tells what it takes; say "
+            "both."
+        )
+    elif len(arguments.what) > 1:
+        raise ValueError(
+            f"info describes one thing at a time, got {len(arguments.what)}; with --cost it puts "
+            "several into one table."
+        )
     else:
-        description = describe(arguments.what)
+        description = describe("".join(arguments.what))
     if arguments.json:
         _print_json(description.facts)
     else:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch.distributed
+from jaxtyping import Int
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from actioncast.data.base import Video
+from actioncast.data.base import LabelSource, ObservedLabels, Video
 from actioncast.data.collate import Anchor, Sample, collate, cut
 from actioncast.features import FeatureSource, LabelFeatures, WarpedFeatures
 from actioncast.protocols import LongTerm, Question
@@ -216,9 +217,10 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
     features: FeatureSource | None = None
     if video.features is not None:
         features = WarpedFeatures(video.features, index)
-    observed = None if video.observed_labels is None else video.observed_labels[index]
+    observed = _warped(video.observed_labels, index)
     if variation.relabel:
-        if video.observed_labels is None or not np.array_equal(video.observed_labels, frames):
+        shown, told = isinstance(video.features, LabelFeatures), video.observed_labels
+        if not (shown and isinstance(told, np.ndarray) and np.array_equal(told, frames)):
             raise ValueError(
                 "relabel must go with the true labels as input (--input labels), got other input."
             )
@@ -238,6 +240,33 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
         observed_labels=observed,
         active=None if video.active is None else video.active[index],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WarpedLabels:
+    """Observed labels shown at another pace: frame `i` is frame `index[i]` of their source."""
+
+    source: LabelSource
+    index: Int[np.ndarray, " time"]
+    """Never falling, so that the first frames come from the first ones of the source."""
+
+    @property
+    def causal(self) -> bool:
+        """See `LabelSource`."""
+        return self.source.causal
+
+    def read(self, observed: int) -> Int[np.ndarray, " time"]:
+        """See `LabelSource`."""
+        wanted = self.index[:observed]
+        return self.source.read(int(wanted[-1]) + 1 if len(wanted) else 0)[wanted]
+
+
+def _warped(
+    labels: ObservedLabels | None, index: Int[np.ndarray, " warped"]
+) -> Int[np.ndarray, " warped"] | LabelSource | None:
+    if labels is None or isinstance(labels, np.ndarray):
+        return None if labels is None else labels[index]
+    return WarpedLabels(labels, index)
 
 
 def _place() -> tuple[int, int]:

@@ -104,7 +104,14 @@ def load_checkpoint(folder: Path | str, device: str = "cpu") -> Checkpoint:
             f"the models are {', '.join(MODELS)}."
         )
     config = from_json(MODELS[about["model"]], about["config"], str(folder / "config.json"))
-    model = config.build(_taxonomy(folder / "labels.json"))
+    taxonomy = _taxonomy(folder / "labels.json")
+    try:
+        model = config.build(taxonomy)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} holds what was trained and not the frozen model that it stands on: {error} "
+            f"Bring it back, or say in {folder / 'config.json'} where it is."
+        ) from None
     load_weights(model, folder / "model.safetensors")
     return Checkpoint(model=model.eval().to(device), name=about["model"], run=about["run"])
 

@@ -3,8 +3,9 @@
 Strides are done in `data.collate` and undone here, nowhere else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,23 @@ class InferenceConfig:
                 f"{self.stride}, {self.batch_size} and {self.num_samples}."
             )
         require_postprocess(self.postprocess, self.postprocess_size, self.offsets, self.anchor)
+
+
+def as_trained(
+    training: Mapping[str, Any], model: Anticipator, num_samples: int = 0, device: str = "cpu"
+) -> InferenceConfig:
+    """How the model of a checkpoint is run, from what the checkpoint says of its training."""
+    return InferenceConfig(
+        stride=int(training["stride"]),
+        anchor=training["anchor"],
+        # Checkpoints of earlier versions do not say these three.
+        offsets=training.get("offsets", False),
+        postprocess=training.get("postprocess", "none"),
+        postprocess_size=training.get("postprocess_size", 0),
+        batch_size=64 if not list(model.parameters()) else 8,
+        num_samples=num_samples,
+        device=device,
+    )
 
 
 def require_postprocess(postprocess: Postprocess, size: int, offsets: bool, anchor: Anchor) -> None:
@@ -225,8 +243,25 @@ def require_no_looking_ahead(config: InferenceConfig) -> None:
         )
 
 
+def require_labels_of_the_past(videos: Sequence[Video]) -> None:
+    """Raise a ValueError where the observed labels of an earlier step change with later ones."""
+    for video in videos:
+        labels = video.observed_labels
+        if labels is not None and not isinstance(labels, np.ndarray) and not labels.causal:
+            raise ValueError(
+                "a model that answers at every step must read labels that come from the past alone,"
+                f" got for {video.id} those of a recogniser that looks ahead; name another one with"
+                " --labels-from, such as a run of frame-classifier."
+            )
+
+
 def observed_whole(videos: Sequence[Video], model: Anticipator, stride: int) -> Observation:
-    """Whole videos as a stream shows them: every `stride`-th frame from the first."""
+    """Whole videos as a stream shows them: every `stride`-th frame from the first.
+
+    Raises:
+        ValueError: Their observed labels look ahead.
+    """
+    require_labels_of_the_past(videos)
     num_labels = len(model.taxonomy.labels)
     asked = [Question(observed=video.num_frames) for video in videos]
     samples = [cut(*one, stride, num_labels) for one in zip(videos, asked, strict=True)]

@@ -1,20 +1,26 @@
 """What there is: models, recipes, data sets, and what a folder or file holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actioncast.checkpoint import Checkpoint, load_checkpoint, to_json
+from actioncast.answer_cost import num_weights
+from actioncast.checkpoint import load_checkpoint, to_json
 from actioncast.clip_recipes import CLIP_RECIPES
 from actioncast.clip_runs import CLIP_DATASETS
+from actioncast.cost_subjects import Asked
+from actioncast.cost_table import cost_table
 from actioncast.data import DATASETS
 from actioncast.models import MODELS
 from actioncast.passport import read_result
+from actioncast.progress import Progress, silent
 from actioncast.protocols import PROTOCOLS
 from actioncast.recipe_cost import cost_of
 from actioncast.recipes import RECIPES
+from actioncast.run_cost import run_cost
 from actioncast.runs import checkpoints
+from actioncast.side_by_side import end_of
 from actioncast.tables import number
 from actioncast.training import model_name
 
@@ -48,17 +54,48 @@ def describe(what: str = "") -> Description:
     )
 
 
-def describe_cost(what: str, backbone: str = "") -> Description:
-    """What the model of a recipe costs.
+def describe_cost(
+    what: Sequence[str], backbone: str = "", asked: Asked | None = None, progress: Progress = silent
+) -> Description:
+    """What models cost: of one recipe of MambaVL part by part, of all else a row each.
+
+    Args:
+        what: Run folders, checkpoint folders and recipes.
+        backbone: Of a recipe of MambaVL that names none.
+        asked: What models of whole videos are asked; absent, as in ActionLLM's Table III.
+        progress: Told how far the timing of each is.
 
     Raises:
-        ValueError: It is no recipe, or none whose cost is told.
+        ValueError, FileNotFoundError: One is none of these, or cannot be measured.
     """
-    if what not in CLIP_RECIPES:
+    if not what:
         raise ValueError(
-            f"--cost must go with a recipe of MambaVL, got {what or 'nothing'!r}; `actioncast "
-            "info` lists them, mambavl-ek100-recognition for example."
+            "--cost must go with run folders or recipes, got 'nothing'; `actioncast info` lists "
+            "the recipes."
         )
+    if clips := [name for name in what if name in CLIP_RECIPES]:
+        if len(what) > 1:
+            raise ValueError(
+                f"{clips[0]} is a recipe of short actions, whose parts have a table of their own; "
+                "give it alone."
+            )
+        if asked is not None and asked != Asked():
+            raise ValueError(
+                f"{clips[0]} is a recipe of short actions and is measured on one clip; leave out "
+                "what is asked about a video."
+            )
+        return _clip_cost(clips[0], backbone)
+    if backbone:
+        raise ValueError(f"--backbone must go with a recipe of MambaVL, got {what[0]}.")
+    asked = asked or Asked()
+    paths = list(dict.fromkeys(map(Path, what)))
+    named = {str(end_of(path, paths)): str(path) for path in paths}
+    rows = {name: run_cost(path, asked, name, progress) for name, path in named.items()}
+    facts = {"asked": to_json(asked), "rows": {name: to_json(row) for name, row in rows.items()}}
+    return Description(facts, cost_table(rows))
+
+
+def _clip_cost(what: str, backbone: str) -> Description:
     table = cost_of(CLIP_RECIPES[what][1], backbone)
     facts = {name: to_json(cost) for name, cost in {**table.parts, "total": table.total}.items()}
     return Description({"recipe": what, "cost": facts}, "\n".join([what, *table.lines()]))
@@ -89,16 +126,19 @@ def _recipe(name: str) -> Description:
 def _run(path: Path) -> Description:
     found = {split: load_checkpoint(folder) for split, folder in checkpoints(path).items()}
     first = next(iter(found.values()))
+    learnable, frozen = num_weights(first.model)
     facts = {
         "model": first.name,
-        "parameters": num_parameters(first),
+        "parameters": learnable + frozen,
+        "frozen": frozen,
         "labels": list(first.model.taxonomy.labels.names),
         "tasks": sorted(first.model.tasks),
         "splits": list(found),
         "run": to_json(first.run),
     }
     lines = [
-        f"{path}: {first.name}, {facts['parameters']:,} parameters, "
+        f"{path}: {first.name}, {facts['parameters']:,} parameters"
+        f"{f' ({frozen:,} frozen)' if frozen else ''}, "
         f"{len(facts['labels'])} labels, answers {', '.join(facts['tasks'])}",
         f"splits {', '.join(found) or '-'}",
         *_lines(facts["run"]),
@@ -112,11 +152,6 @@ def _result(path: Path) -> Description:
     lines = [str(path), *_lines(facts["passport"]), ""]
     lines += [f"{name:16} {number(value):>7}" for name, value in result.total.items()]
     return Description(facts, "\n".join(lines))
-
-
-def num_parameters(checkpoint: Checkpoint) -> int:
-    """Trained numbers of a model."""
-    return sum(parameter.numel() for parameter in checkpoint.model.parameters())
 
 
 def _lines(value: Mapping[str, Any], indent: str = "  ") -> list[str]:

@@ -193,6 +193,9 @@ class MetricsFile(Logger):
 class Selector(Callback):
     """Scores a model now and then and keeps the best checkpoint."""
 
+    everywhere = False
+    """Whether every process scores, or the first alone."""
+
     def __init__(
         self,
         name: str,
@@ -215,7 +218,7 @@ class Selector(Callback):
         """Validate, save, say how far training is."""
         epoch, last = trainer.current_epoch, trainer.current_epoch + 1 == self.config.epochs
         due = (epoch + 1) % self.config.validate_every == 0 or last
-        if self.score is not None and due and trainer.is_global_zero:
+        if self.score is not None and due and (trainer.is_global_zero or self.everywhere):
             score = self.score(module.model)
             module.train()
             # The step of what lightning logs of this epoch.
@@ -225,7 +228,7 @@ class Selector(Callback):
             if score > self.best or self.best_epoch < 0:
                 self.best, self.best_epoch = score, epoch
                 self._save(module, "best", {"epoch": epoch, "score": score})
-        if last and trainer.is_global_zero:
+        if last and (trainer.is_global_zero or self.everywhere):
             if self.score is None:
                 self._save(module, "best", {"epoch": epoch})
             self._save(module, "last", {"epoch": epoch})

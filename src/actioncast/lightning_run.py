@@ -1,6 +1,6 @@
 """Lightning's Trainer around the contract: loop, devices, precision, logs, resume.
 
-It and `lightning_parts` alone import lightning; models never do.
+It, `lightning_parts` and `lightning_sharding` alone import lightning; models never do.
 """
 
 import logging
@@ -32,6 +32,7 @@ from actioncast.lightning_parts import (
     Selector,
     Training,
 )
+from actioncast.lightning_sharding import SpreadSelector, SpreadStrategy, SpreadTraining
 from actioncast.models.base import Anticipator
 from actioncast.optimisation import Optimisation
 from actioncast.training import RESUME, Machine, TrainConfig
@@ -129,7 +130,9 @@ def descend(
     done = epochs_done(resume)
     # Workers ask for the first batches before training tells the epoch.
     sampler.set_epoch(done)
-    selector = Selector(name, model_config, config, score, folder, run)
+    spread = machine.strategy == "fsdp"
+    select = SpreadSelector if spread else Selector
+    selector = select(name, model_config, config, score, folder, run)
     callbacks: list[Callback] = [Order(sampler), selector]
     if not machine.quiet:
         callbacks.append(Remaining(f"train {folder.name}", selector))
@@ -149,10 +152,10 @@ def descend(
         TensorBoardLogger(folder, "logs", ""),
     ]
     with quiet():
-        trainer = _trainer(config, machine, callbacks, loggers)
+        trainer = _trainer(config, machine, callbacks, loggers, model)
     with torch.random.fork_rng(), quiet(), _interruptible():
         trainer.fit(
-            Training(model, config),
+            (SpreadTraining if spread else Training)(model, config),
             batches,
             ckpt_path=resume if done else None,
             weights_only=True,
@@ -186,16 +189,35 @@ def _processes(machine: Machine) -> tuple[int, int]:
     return devices, int(os.environ["WORLD_SIZE"]) // devices
 
 
+def _strategy(
+    machine: Machine, processes: int, model: Anticipator | None = None
+) -> str | SpreadStrategy:
+    """How processes share the work; one alone has nobody to share it with."""
+    if machine.strategy == "fsdp":
+        assert model is not None, "what is spread must be there"
+        return SpreadStrategy(model, PRECISIONS[machine.precision])
+    if machine.strategy == "auto" and processes == 1:
+        return "auto"
+    return "ddp_find_unused_parameters_true"
+
+
 def _trainer(
-    config: Optimisation, machine: Machine, callbacks: list[Callback], loggers: list[Logger]
+    config: Optimisation,
+    machine: Machine,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+    model: Anticipator | None = None,
 ) -> lightning.Trainer:
     devices, nodes = _processes(machine)
+    strategy = _strategy(machine, devices * nodes, model)
+    # FSDP brings its precision with it.
+    precision: Any = PRECISIONS[machine.precision] if isinstance(strategy, str) else None
     return lightning.Trainer(
         accelerator=machine.accelerator,
         devices=devices,
         num_nodes=nodes,
-        strategy="ddp_find_unused_parameters_true" if devices * nodes > 1 else "auto",
-        precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
+        strategy=strategy,
+        precision=precision,
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip or None,
@@ -236,7 +258,9 @@ def quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for text in (".*many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*"):
+            unasked = (".*many workers.*", ".*exists and is not empty.*", ".*LeafSpec.*")
+            # A frozen trunk never drops out.
+            for text in (*unasked, ".*in eval mode at the start.*"):
                 warnings.filterwarnings("ignore", text)
             yield
     finally:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from actioncast.clip_config import ClipTrainConfig
+from actioncast.cost_subjects import Asked
 from actioncast.protocols import HorizonSource
 from actioncast.runs import ALL
 from actioncast.training import Machine, TrainConfig
@@ -62,6 +63,9 @@ class Evaluate:
     """run folders; absent, the run trained last"""
     data: Path | None = None
     """where the data lies, if not where it lay in training"""
+    labels_from: str = ""
+    """of runs that read labels beside features: who names them (truth, a run, a folder of label
+    files), if not who did in training, or where that lies instead"""
     split: str = ""
     """the one split to score; names that of a checkpoint that does not say it. Of short actions:
     validation, or held_out for the training clips that selected the checkpoint"""
@@ -122,6 +126,9 @@ class Predict:
     """a .npy file of features, a .txt file of labels, or the name of a video in the data set"""
     data: Path | None = None
     """the data set that holds the video"""
+    labels_from: str = ""
+    """of runs that read labels beside features: who names them (truth, a run, a folder of label
+    files), if not who did in training, or where that lies instead"""
     split: str = ""
     """which split's checkpoint; absent, for a test video the one that did not train on it"""
     now: float = 0.0
@@ -203,12 +210,14 @@ class Convert:
 class Info:
     """Say what a run, a checkpoint, a recipe or a result file is; alone, list what there is."""
 
-    what: tyro.conf.Positional[str] = ""
-    """a folder, a recipe's name or a result file"""
+    what: tyro.conf.Positional[tuple[str, ...]] = ()
+    """a folder, a recipe's name or a result file; of folders and recipes several, with --cost"""
     cost: bool = False
-    """of a recipe of MambaVL: parameters and operations of one clip, part by part"""
+    """parameters, operations, tokens, time and memory of one answer about one video, a row each; of
+    a recipe of MambaVL: parameters and operations of one clip, part by part"""
+    asked: Annotated[Asked, tyro.conf.arg(name="")] = field(default_factory=Asked)
     backbone: str = ""
-    """for --cost: a backbone that the recipe does not name, such as untrained:vit-base"""
+    """for --cost: a backbone that a recipe of MambaVL does not name, such as untrained:vit-base"""
     json: bool = False
     """print JSON"""
 

@@ -19,6 +19,7 @@ from actioncast.models.baselines import (
 )
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
+from actioncast.recogniser_recipes import RECOGNISER_RECIPES
 from actioncast.stream_recipes import STREAM_RECIPES
 from actioncast.training import TrainConfig
 
@@ -135,6 +136,7 @@ RECIPES: Mapping[str, tuple[str, TrainConfig]] = {
     **ABLATION_RECIPES,
     **STREAM_RECIPES,
     **LANGUAGE_RECIPES,
+    **RECOGNISER_RECIPES,
     "repeat-last-action": ("repeat the last observed action for ever", COUNTED),
     "n-gram": (
         "the likeliest next action, for its mean duration, over and over",

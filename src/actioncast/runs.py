@@ -6,7 +6,7 @@ evaluated, `results/*.json`.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import torch
 
 from actioncast.checkpoint import Checkpoint, load_checkpoint
 from actioncast.data import Dataset, LabelInput, find_dataset, holds_dataset, open_dataset
-from actioncast.inference import InferenceConfig
+from actioncast.inference import InferenceConfig, as_trained
 from actioncast.protocols import HorizonSource, LongTerm, Online
 from actioncast.protocols.online import MOMENTS
+from actioncast.recognised import LabelGiver, label_giver
 from actioncast.scores import moments_of
 from actioncast.training import (
     RESUME,
@@ -72,11 +73,18 @@ def train_run(
     require_not_begun(folder, resume=resume, say=say)
     say(dataset.warnings)
     config, dataset = prepare(config, dataset)
+    giver = label_giver(config.labels_from, config.labels)
+    shown = dict.fromkeys(names, dataset)
+    if giver is not None:
+        # Whatever does not fit is found before the first split is trained.
+        config = replace(config, labels_from=giver.source)
+        known = {dataset.fingerprint()}
+        shown = {name: giver.given(dataset, name, known)[0] for name in names}
     at = None if dataset.name == "synthetic" else find_dataset(config.dataset, data)
     for name in names:
         train_split(
             config,
-            dataset,
+            shown[name],
             name,
             folder / f"split{name}",
             machine,
@@ -174,6 +182,8 @@ class Loaded:
     dataset: Dataset
     split: str
     """Empty where the checkpoint does not say."""
+    labels: str = ""
+    """Who names the actions observed beside the features, in words; empty where nobody does."""
 
     @property
     def training(self) -> Mapping[str, Any]:
@@ -187,21 +197,15 @@ class Loaded:
 
     def inference(self, num_samples: int = 0, device: str = "cpu") -> InferenceConfig:
         """How this checkpoint is run."""
-        return InferenceConfig(
-            stride=self.stride,
-            anchor=self.training["anchor"],
-            # Checkpoints of earlier versions do not say these three.
-            offsets=self.training.get("offsets", False),
-            postprocess=self.training.get("postprocess", "none"),
-            postprocess_size=self.training.get("postprocess_size", 0),
-            batch_size=64 if not list(self.checkpoint.model.parameters()) else 8,
-            num_samples=num_samples,
-            device=device,
-        )
+        return as_trained(self.training, self.checkpoint.model, num_samples, device)
 
 
 def load_run(
-    folder: Path, data: Path | None = None, split: str = "", device: str = "cpu"
+    folder: Path,
+    data: Path | None = None,
+    split: str = "",
+    device: str = "cpu",
+    labels_from: str = "",
 ) -> list[Loaded]:
     """Load the checkpoints of a run and their data.
 
@@ -210,18 +214,67 @@ def load_run(
         data: Where the data lies; absent, where it lay in training.
         split: The one split to load; names that of a checkpoint that does not say it.
         device: Where the models go.
+        labels_from: Who names the actions observed, if not who named them in training; of a run
+            that reads features alone nobody does.
 
     Raises:
         ValueError: Checkpoint and data do not belong together, or the run has no such split.
+        FileNotFoundError: Who named the actions observed is gone.
     """
     loaded: list[Loaded] = []
     dataset: Dataset | None = None
+    giver: LabelGiver | None = None
+    known: set[str] = set()
     for checkpoint in load_checkpoints(folder, split, device):
         if dataset is None:
             dataset = _dataset_of(checkpoint, data)
+            giver = label_giver_of(checkpoint, labels_from, device)
+            if giver is not None:
+                known = {str(checkpoint.run.get("fingerprint", "")), dataset.fingerprint()} - {""}
         own = str(checkpoint.run.get("split", "")) or split
-        loaded.append(Loaded(checkpoint=checkpoint, dataset=dataset, split=own))
+        shown, said = dataset, ""
+        if giver is not None:
+            shown, said = giver.given(dataset, own, known)
+            said += otherwise_trained(checkpoint, giver)
+        loaded.append(Loaded(checkpoint=checkpoint, dataset=shown, split=own, labels=said))
     return loaded
+
+
+def label_giver_of(
+    checkpoint: Checkpoint, labels_from: str = "", device: str = "cpu"
+) -> LabelGiver | None:
+    """Who names the actions observed: whom the caller says, or who did in training; maybe nobody.
+
+    Raises:
+        FileNotFoundError: There is no such run or folder; the message says where it was looked for.
+    """
+    if not (trained := _trained_from(checkpoint)):
+        return None
+    spoilt = LabelInput(**checkpoint.run["training"]["labels"])
+    return label_giver(labels_from or trained, spoilt, device)
+
+
+def otherwise_trained(checkpoint: Checkpoint, giver: LabelGiver) -> str:
+    """What to add where another one named the actions observed in training; else empty."""
+    trained, own = (Path(said).name for said in (_trained_from(checkpoint), giver.source))
+    return "" if trained == own else f" (in training by {trained})"
+
+
+def _trained_from(checkpoint: Checkpoint) -> str:
+    # Checkpoints of earlier versions do not say who.
+    return str(checkpoint.run["training"].get("labels_from", ""))
+
+
+def require_label_readers(folders: Sequence[Path], labels_from: str) -> None:
+    """Raise a ValueError where `--labels-from` is said and none of some runs reads such labels."""
+    if not labels_from:
+        return
+    found = [read_about(path) for folder in folders for path in checkpoints(folder).values()]
+    if not any(one.get("training", {}).get("labels_from") for one in found):
+        raise ValueError(
+            f"--labels-from must go with a run that was trained with it, got "
+            f"{', '.join(map(str, folders))}, trained without; leave it out."
+        )
 
 
 def unfinished(folder: Path) -> str:

@@ -103,6 +103,17 @@ def _scored(
             return score_online(model, videos, protocol, inference, progress)
 
 
+def _input(loaded: Loaded) -> str:
+    """What a model sees, with who names the actions observed where somebody does."""
+    if loaded.training["input"] == "labels":
+        return str(LabelInput(**loaded.training["labels"]))
+    # A model that counts reads no features.
+    if loaded.labels and not hasattr(loaded.checkpoint.model.config, "feature_dim"):
+        return loaded.labels
+    beside = f", and {loaded.labels}" if loaded.labels else ""
+    return f"features, {loaded.dataset.num_features} wide{beside}"
+
+
 def _way(total: Mapping[str, float], device: str) -> str:
     if LATENCY not in total:
         return "at once"
@@ -144,7 +155,7 @@ def passport_of(
     run, training = first.checkpoint.run, first.training
     asked = protocol if isinstance(protocol, LongTerm) else None
     online = protocol if isinstance(protocol, Online) else None
-    from_labels = training["input"] == "labels"
+    from_labels = training["input"] == "labels" or _input(first).startswith("true labels")
     return Passport(
         dataset=first.dataset.name,
         fingerprint=first.dataset.fingerprint(),
@@ -157,9 +168,7 @@ def passport_of(
         ahead=online.ahead if online else (),
         alignment=ALIGNMENTS[online.alignment] if online else "",
         steps_per_second=round(first.dataset.rate / training["stride"], 6) if online else 0.0,
-        input=str(LabelInput(**training["labels"]))
-        if from_labels
-        else f"features, {first.dataset.num_features} wide",
+        input=_input(first),
         features_causal="yes" if from_labels else "unknown",
         metric=_metric(protocol, first.dataset.taxonomy.labels),
         combined=combine.replace("_", " ")

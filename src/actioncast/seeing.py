@@ -14,7 +14,13 @@ from actioncast.inference import answers
 from actioncast.plotting import SUFFIXES as PICTURES
 from actioncast.plotting import TimelineRow, draw_timelines
 from actioncast.protocols import Question
-from actioncast.runs import Loaded, load_checkpoints, load_run, trained_protocol
+from actioncast.runs import (
+    Loaded,
+    label_giver_of,
+    load_checkpoints,
+    load_run,
+    trained_protocol,
+)
 from actioncast.timeline import LabelSpace, Segment, Timeline, seconds_to_frames
 from actioncast.timeline_files import SUFFIXES as FILES
 from actioncast.timeline_files import write_timeline
@@ -86,9 +92,8 @@ def _futures(prediction: Prediction) -> tuple[Timeline, ...]:
 
 def _observed(prediction: Prediction, video: Video, question: Question) -> Timeline:
     labels = prediction.taxonomy.labels
-    if video.observed_labels is None:
-        return Timeline((), labels)
-    return Timeline.from_frames(video.observed_labels[: question.observed], video.rate, labels)
+    told = video.labels_seen(question.observed)
+    return Timeline((), labels) if told is None else Timeline.from_frames(told, video.rate, labels)
 
 
 def require_picture(path: Path) -> None:
@@ -164,6 +169,7 @@ def forecast_input(
     truth: Path | None = None,
     num_samples: int = 0,
     device: str = "cpu",
+    labels_from: str = "",
 ) -> Forecast:
     """Forecast from a feature file, a label file or a video of the run's data set.
 
@@ -178,6 +184,7 @@ def forecast_input(
         truth: A label file of the whole video.
         num_samples: Futures to draw besides.
         device: Where the model runs.
+        labels_from: Who names the actions observed, if not who named them in training.
 
     Raises:
         ValueError, FileNotFoundError: Input and checkpoint do not fit.
@@ -197,7 +204,7 @@ def forecast_input(
             raise ValueError(
                 f"--truth and --rate must go with a file, got {source}, whose data set tells both."
             )
-        loaded = load_run(run, data, split, device)
+        loaded = load_run(run, data, split, device, labels_from)
         tested = [x for x in loaded if x.split and source in x.dataset.split(x.split).test]
         one = tested[0] if tested else loaded[0]
         if source not in one.dataset.videos:
@@ -226,6 +233,9 @@ def forecast_input(
         videos={video.id: video},
         splits={},
     )
+    if (giver := label_giver_of(checkpoint, labels_from, device)) is not None:
+        dataset, _ = giver.given(dataset, str(checkpoint.run.get("split", "")))
+        video = dataset.videos[video.id]
     one = Loaded(checkpoint=checkpoint, dataset=dataset, split="")
     forecast = forecast_video(one, video, question, name, num_samples)
     if truth is not None:
@@ -278,8 +288,9 @@ def _own_video(path: Path, reads: str, model: object, rate: float) -> Video:
             f"this run reads labels, got the feature file {path}; give a .txt file with one label "
             "a frame, or a run trained on features."
         )
-    width = int(model.config.feature_dim)  # type: ignore[attr-defined]
     shape = read_header(path).shape
+    # A model that counts reads no features; whoever names its labels does.
+    width = int(getattr(model.config, "feature_dim", shape[1]))  # type: ignore[attr-defined]
     if width not in shape:
         raise ValueError(
             f"{path} must hold vectors of width {width}, as this run was trained on, got shape "

@@ -256,6 +256,12 @@ def _source(arguments: Stream) -> Source:
         raise ValueError("--threads is for exported streams, got a run; set OMP_NUM_THREADS.")
     require_no_exports(arguments.source)
     checkpoint = one_checkpoint(arguments.source, arguments.split, arguments.device)
+    if said := checkpoint.run["training"].get("labels_from", ""):
+        raise ValueError(
+            f"{arguments.source} reads labels of what was seen beside features (labels_from "
+            f"{said}), but a stream has features alone; forecast from a file with `actioncast "
+            "predict`, or stream a run that reads features."
+        )
     if isinstance(checkpoint.model, CLAM):
         return ClamSource(
             checkpoint,

@@ -19,7 +19,7 @@ from actioncast.checkpoint import json_bytes, save_checkpoint, to_json
 from actioncast.data import Dataset, LabelInput, Video, inner_split
 from actioncast.data.collate import Anchor
 from actioncast.files import replace_file
-from actioncast.inference import require_postprocess
+from actioncast.inference import require_labels_of_the_past, require_postprocess
 from actioncast.layers.moments import steps_ahead
 from actioncast.models import MODELS, ModelConfig
 from actioncast.models.base import Anticipator, CountingAnticipator, CountsFirst
@@ -27,6 +27,8 @@ from actioncast.models.futr import FUTRConfig
 from actioncast.optimisation import Optimisation
 from actioncast.postprocessing import Postprocess
 from actioncast.protocols import HorizonSource, LongTerm
+from actioncast.recognised import TRUTH
+from actioncast.types import Task
 
 RESUME = "resume.ckpt"
 """The state after the last complete epoch, in the folder of a split's run."""
@@ -45,7 +47,11 @@ class TrainConfig(Optimisation):
     input: Literal["features", "labels"] = "features"
     """what the model sees: feature files, or labels one-hot"""
     labels: LabelInput = field(default_factory=LabelInput)
-    """how labels are spoilt, where they are the input"""
+    """how true labels are spoilt, where they are the input or stand beside it"""
+    labels_from: str = ""
+    """who names the actions observed beside the features, for models that read both: truth, a run
+    that segments (of each split its own checkpoint), a folder of files <video>.txt with one label a
+    frame; nobody, if empty"""
     stride: int = 1
     """every how many frames the model reads one"""
     anchor: Anchor = "start"
@@ -91,6 +97,16 @@ class TrainConfig(Optimisation):
                 f"ratio_jitter and warp must be 0 or more, got {self.ratio_jitter} and {self.warp}."
             )
         require_postprocess(self.postprocess, self.postprocess_size, self.offsets, self.anchor)
+        if self.labels_from and self.input == "labels":
+            raise ValueError(
+                f"labels_from must be empty where labels are the input, got {self.labels_from!r}: "
+                "they are there already; leave it out, or say --input features."
+            )
+        if self.labels_from not in ("", TRUTH) and self.labels != LabelInput():
+            raise ValueError(
+                "labels say how the truth is spoilt, got them with labels_from "
+                f"{self.labels_from!r}; leave them out, or say --labels-from {TRUTH}."
+            )
 
     def protocol(self) -> LongTerm:
         """The protocol whose questions are trained."""
@@ -110,7 +126,10 @@ class Machine:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """auto is a GPU where there is one"""
     devices: int = 1
-    """processes of DDP, one a device; torchrun says it itself"""
+    """processes, one a device; torchrun says it itself"""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """how processes share the work: auto is DDP where there are several; fsdp keeps the weights of
+    a frozen trunk in parts on the GPUs, for one that does not fit into one of them"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """of activations; weights stay float32"""
     num_workers: int = 0
@@ -133,6 +152,11 @@ class Machine:
                 "accelerator gpu needs a GPU that PyTorch can use, got none; say --accelerator cpu."
             )
         on_cpu = self.accelerator == "cpu" or not found
+        if self.strategy == "fsdp" and (on_cpu or not torch.cuda.is_available()):
+            raise ValueError(
+                "strategy fsdp needs a GPU of CUDA that PyTorch can use, got none; say --strategy "
+                "auto."
+            )
         if self.precision == "fp16" and on_cpu:
             raise ValueError("precision fp16 needs a GPU, got a CPU; say --precision bf16 or fp32.")
         if not on_cpu and self.devices > found:
@@ -150,9 +174,10 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
     """
     if config.input == "labels":
         dataset = dataset.with_label_input(config.labels)
-    elif not hasattr(config.model, "feature_dim"):
+    elif not hasattr(config.model, "feature_dim") and not config.labels_from:
         raise ValueError(
-            f"{model_name(config.model)} counts labels, got features as input; say --input labels."
+            f"{model_name(config.model)} counts labels, got features as input; say --input labels, "
+            "or --labels-from with who names them."
         )
     width = dataset.num_features
     model = config.model
@@ -238,6 +263,8 @@ def train_split(
     elif config.selection == "test":
         held = dataset.select(parts.test)
     model = build(config, dataset)
+    if Task.ONLINE in model.tasks:
+        require_labels_of_the_past(videos)
     begin(folder, config, dataset.fingerprint())
     counts = isinstance(model, CountingAnticipator)
     # `last/` is the last thing that a training writes.

@@ -198,6 +198,44 @@ def test_features_are_warped_as_their_labels_are():
     np.testing.assert_array_equal(video.frames()[whence], other.frames())
 
 
+class Lookout:
+    """Says of every frame how many it has been shown."""
+
+    causal = False
+
+    def __init__(self, num_frames: int) -> None:
+        self.num_frames = num_frames
+
+    def read(self, observed: int) -> np.ndarray:
+        assert observed <= self.num_frames
+        return np.full(observed, observed)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.floats(0.0, 1.0), st.floats(0.05, 1.0))
+def test_whoever_names_frames_is_shown_those_behind_a_warped_share_alone(
+    seed: int, warp: float, share: float
+):
+    video = VIDEOS[seed % len(VIDEOS)]
+    told = replace(video, observed_labels=Lookout(video.num_frames))
+    other = varied(told, Variation(warp), seed)
+    observed = max(1, int(share * other.num_frames))
+    labels = other.labels_seen(observed)
+    assert labels is not None
+    # The last frame of the share, found in the video that was not warped.
+    vectors = video.features.read(0, video.num_frames)
+    (last,) = other.features.read(observed - 1, observed)
+    assert labels.tolist() == [int(np.flatnonzero((vectors == last).all(1))[-1]) + 1] * observed
+    assert not other.observed_labels.causal
+    assert other.labels_seen(0).tolist() == []
+
+
+def test_features_are_never_exchanged_for_labels_that_stand_beside_them():
+    beside = replace(VIDEOS[0], observed_labels=VIDEOS[0].frames())
+    with pytest.raises(ValueError, match=r"relabel must go with the true labels .*--input labels"):
+        varied(beside, Variation(0.0, 0.5), 0)
+
+
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0.1, 1.0))
 def test_exchanged_labels_stand_in_input_and_target_alike(seed: int, relabel: float):

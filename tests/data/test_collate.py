@@ -68,6 +68,54 @@ def test_observed_labels_are_cut_like_features():
     assert sample.observed_labels.tolist() == [0, 2, 2]
 
 
+class Lookout:
+    """Says of every frame what the last one seen is, and notes how many it was shown."""
+
+    causal = False
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.frames, self.shown = frames, []
+
+    def read(self, observed: int) -> np.ndarray:
+        self.shown.append(observed)
+        return np.repeat(self.frames[observed - 1 : observed], observed)
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        (Question(observed=5, horizon=4), 5),
+        # Of 4 steps a share of 0.6 is 2: frames 0 and 3, the last of which counts as seen.
+        (Question(observed=6, horizon=4, video_length=10, step_ratio=0.6), 4),
+    ],
+)
+def test_whoever_names_the_frames_sees_as_many_as_the_model(question: Question, shown: int):
+    whole = video("aabbccabca")
+    source = Lookout(whole.frames())
+    sample = cut(replace(whole, observed_labels=source), question, 3, END)
+    assert source.shown == [shown]
+    assert sample.observed_labels.tolist() == [whole.frames()[shown - 1]] * 2
+    assert len(sample.features) == 2
+
+
+def test_labels_are_read_from_any_offset_and_for_no_later_step():
+    whole = video("aabbccabca")
+    told = whole.frames()
+    source = Lookout(told)
+    source.read = lambda observed: told[:observed]  # type: ignore[method-assign]
+    labelled = replace(whole, observed_labels=source)
+    samples = [cut(labelled, Question(observed=7), 3, END, first=first) for first in range(3)]
+    assert [one.observed_labels.tolist() for one in samples] == [[0, 1, 0], [0, 2], [1, 2]]
+
+
+def test_a_source_that_names_other_frames_than_were_seen_is_refused():
+    source = Lookout(np.zeros(10, int))
+    source.read = lambda observed: np.zeros(observed + 1, int)  # type: ignore[method-assign]
+    odd = replace(video("aabbccabca"), observed_labels=source)
+    with pytest.raises(ValueError, match="must name the 5 frames seen, got 6; mend their source"):
+        cut(odd, Question(observed=5), 1, END)
+
+
 def test_a_video_without_features_is_named():
     with pytest.raises(ValueError, match="video aab has no features; add them to features/, or"):
         cut(replace(video("aab"), features=None), Question(observed=2), 1, END)

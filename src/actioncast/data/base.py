@@ -4,6 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -11,6 +12,26 @@ from jaxtyping import Bool, Int
 from actioncast.features import FeatureSource, LabelFeatures
 from actioncast.timeline import Taxonomy, Timeline
 from actioncast.types import TrainingTimeline
+
+
+@runtime_checkable
+class LabelSource(Protocol):
+    """Who names the actions of a video while it runs: a recogniser.
+
+    A recogniser that looks ahead says other things of a frame when it has seen more. What it would
+    say of a whole video tells of the future, so it is asked anew for every share of one.
+    """
+
+    @property
+    def causal(self) -> bool:
+        """Whether what is said of a frame stays the same however much is seen after it."""
+
+    def read(self, observed: int) -> Int[np.ndarray, " time"]:
+        """Labels of the frames `[0, observed)`, told by somebody who has seen no later frame."""
+
+
+ObservedLabels = Int[np.ndarray, " time"] | LabelSource
+"""One label a frame that was fixed beforehand, or who names them from what was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +44,8 @@ class Video:
     """Frames per second."""
     num_frames: int
     features: FeatureSource | None = None
-    observed_labels: Int[np.ndarray, " time"] | None = field(default=None, repr=False)
-    """Labels that a model may read as input, where the run allows it."""
+    observed_labels: ObservedLabels | None = field(default=None, repr=False)
+    """Labels that a model may read as input, where the run allows it; see `labels_seen`."""
     active: Bool[np.ndarray, "time label"] | None = field(default=None, repr=False)
     """All actions under way at every frame, where several may be at once (THUMOS14); absent, the
     timeline says the one there is. With it the timeline may overlap and leave gaps."""
@@ -38,6 +59,24 @@ class Video:
         if self.active is not None:
             return self.active.argmax(1)
         return self.timeline.to_frames(self.num_frames, self.rate)
+
+    def labels_seen(self, observed: int) -> Int[np.ndarray, " time"] | None:
+        """The labels that a model may read of the frames `[0, observed)`; absent where it may not.
+
+        Raises:
+            ValueError: Whoever names them names more frames, or fewer.
+        """
+        if self.observed_labels is None:
+            return None
+        if isinstance(self.observed_labels, np.ndarray):
+            return self.observed_labels[:observed]
+        told = self.observed_labels.read(observed)
+        if len(told) != observed:
+            raise ValueError(
+                f"observed labels of {self.id} must name the {observed} frames seen, got "
+                f"{len(told)}; mend their source."
+            )
+        return told
 
     def counted(self) -> TrainingTimeline:
         """The video as a counting model sees it in training."""
@@ -95,23 +134,33 @@ class Dataset:
 
     def with_label_input(self, source: LabelInput) -> "Dataset":
         """The same dataset whose input features are its labels, one-hot."""
-        num_labels = len(self.taxonomy.labels)
 
         def relabelled(video: Video) -> Video:
-            features = LabelFeatures(
-                video.frames(),
-                num_labels,
-                source.wrong_share,
-                source.blur,
-                # Two videos that begin alike are not spoilt alike.
-                zlib.crc32(f"{source.seed}:{video.id}".encode()),
-                source.wrong_frames,
-                source.wrong_run,
-            )
+            features = self._told(video, source)
             return replace(video, features=features, observed_labels=features.frames)
 
         videos = {name: relabelled(video) for name, video in self.videos.items()}
         return replace(self, videos=videos)
+
+    def with_true_labels(self, source: LabelInput) -> "Dataset":
+        """The same dataset whose labels, spoilt as said, may be read beside its features."""
+        videos = {
+            name: replace(video, observed_labels=self._told(video, source).frames)
+            for name, video in self.videos.items()
+        }
+        return replace(self, videos=videos)
+
+    def _told(self, video: Video, source: LabelInput) -> LabelFeatures:
+        return LabelFeatures(
+            video.frames(),
+            len(self.taxonomy.labels),
+            source.wrong_share,
+            source.blur,
+            # Two videos that begin alike are not spoilt alike.
+            zlib.crc32(f"{source.seed}:{video.id}".encode()),
+            source.wrong_frames,
+            source.wrong_run,
+        )
 
     def select(self, names: Iterable[str]) -> list[Video]:
         """The videos of these names, in order."""

@@ -85,21 +85,23 @@ def cut(
     frames = video.frames()
     stop = _stop(question, stride, first)
     seen = slice(first, stop, stride)
+    # Whoever names the frames is shown as many as the model, never the rest of the video.
+    told = video.labels_seen(stop)
     future: tuple[int, ...] = ()
     durations: tuple[float, ...] = ()
     if question.horizon:
         end = question.observed + question.horizon
         asked = -(-question.horizon // stride)
-        told = transcript(frames[question.observed : end : stride], asked)
-        future = (*told.labels, head_size)
-        durations = (*told.shares, told.after_end if told.after_end else float("nan"))
+        coming = transcript(frames[question.observed : end : stride], asked)
+        future = (*coming.labels, head_size)
+        durations = (*coming.shares, coming.after_end if coming.after_end else float("nan"))
     return Sample(
         features=video.features.read(first, stop, stride),
         rate=video.rate,
         stride=stride,
         first=first,
         question=question,
-        observed_labels=None if video.observed_labels is None else video.observed_labels[seen],
+        observed_labels=None if told is None else told[seen],
         frames=frames[seen],
         video_frames=frames[: max(stop, question.observed)],
         future=future,

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 Interaction = Literal["both", "self", "cross", "none"]
 """What a stream looks at: itself and the others, itself, the others; none leaves the block out."""
@@ -16,6 +17,9 @@ Interaction = Literal["both", "self", "cross", "none"]
 StreamPositions = Literal["tokens", "batch", "none"]
 """What a sinusoid tells: the place of a token in its stream, or, as released, the place of a video
 in its batch, which all of its tokens share."""
+
+AT_ONCE = 2**20
+"""Attention weights that are computed together where none are to be stored."""
 
 
 class CrossModalityBlock(nn.Module):
@@ -107,12 +111,8 @@ class CrossModalityBlock(nn.Module):
             listeners = [s for s in self.streams if self._looks(s, source)]
             if not listeners:
                 continue
-            gathered = F.scaled_dot_product_attention(
-                torch.cat([asked[s] for s in listeners], 2),
-                key,
-                value,
-                attn_mask=_mask(valid[source]),
-                dropout_p=self.drop if self.training else 0.0,
+            gathered = self._gather(
+                torch.cat([asked[s] for s in listeners], 2), key, value, _mask(valid[source])
             )
             parts = torch.split(gathered, [asked[s].shape[2] for s in listeners], 2)
             for s, part in zip(listeners, parts, strict=True):
@@ -124,6 +124,34 @@ class CrossModalityBlock(nn.Module):
             s: rearrange(part, "batch head token feature -> batch token (head feature)")
             for s, part in joined.items()
         }
+
+    def _gather(
+        self,
+        query: Float[Tensor, "batch head asking feature"],
+        key: Float[Tensor, "batch head known feature"],
+        value: Float[Tensor, "batch head known feature"],
+        mask: Bool[Tensor, "batch 1 1 known"] | None,
+    ) -> Float[Tensor, "batch head asking feature"]:
+        """Attention whose weights are not stored for the backward pass.
+
+        No fused kernel of CPUs drops weights: theirs would be kept for every pair of tokens and
+        every head, more than a whole trunk keeps. They are computed a second time instead.
+        """
+        if not (self.training and self.drop and torch.is_grad_enabled()):
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        weights_of_a_head = query.shape[0] * query.shape[2] * key.shape[2]
+        heads = max(1, AT_ONCE // weights_of_a_head)
+        parts: list[Tensor] = [
+            checkpoint(
+                F.scaled_dot_product_attention,
+                *some,
+                attn_mask=mask,
+                dropout_p=self.drop,
+                use_reentrant=False,
+            )
+            for some in zip(*(torch.split(x, heads, 1) for x in (query, key, value)), strict=True)
+        ]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
     def _looks(self, stream: str, source: str) -> bool:
         if self.interaction == "both":

@@ -11,6 +11,7 @@ from actioncast.models.baselines import (
 )
 from actioncast.models.clam_config import ClamConfig
 from actioncast.models.diffact import DiffActConfig
+from actioncast.models.frame_classifier import FrameClassifierConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.mamba_vl import MambaVLConfig
 from actioncast.models.next_action_baselines import ClassFrequencyConfig, PairNGramConfig
@@ -32,6 +33,7 @@ ModelConfig = (
     | ClamConfig
     | OnlineGRUConfig
     | WindowTransformerConfig
+    | FrameClassifierConfig
 )
 """The config of any model."""
 
@@ -50,6 +52,7 @@ MODELS: Mapping[str, type[ModelConfig]] = {
     "clam": ClamConfig,
     "online-gru": OnlineGRUConfig,
     "window-transformer": WindowTransformerConfig,
+    "frame-classifier": FrameClassifierConfig,
 }
 
 __all__ = ["MODELS", "ModelConfig"]

@@ -188,6 +188,7 @@ class ActionLLM(Anticipator):
             )
         if frames is None:
             frames = torch.full_like(x.valid, IGNORE, dtype=torch.long)
+        self._require_room(x)
         told = self(x.features, self._text(x), x.valid)
         actions, shares = self.queried.targets(y, told.durations)
         weights = self.config
@@ -209,6 +210,7 @@ class ActionLLM(Anticipator):
 
         An observed step is what text and vision say in the mean.
         """
+        self._require_room(x)
         told = self(x.features, self._text(x), x.valid)
         said = [past for past in (told.past_text, told.past_visual) if past is not None]
         past = torch.stack([logits.float().softmax(-1) for logits in said]).mean(0)
@@ -233,6 +235,34 @@ class ActionLLM(Anticipator):
         """Tokens of the longest observation of a batch that go through the trunk."""
         read = len(self.config.streams) - 1
         return read * int(x.valid.sum(1).max()) + self.config.num_queries
+
+    @property
+    def max_steps(self) -> int | None:
+        """Most steps of an observation that the trunk has positions for; None where all fit."""
+        if self.trunk.max_tokens is None:
+            return None
+        each = 1 if self.config.trunk.positions == "step" else len(self.config.streams) - 1
+        return max((self.trunk.max_tokens - self.config.num_queries) // each, 0)
+
+    def _require_room(self, x: Observation) -> None:
+        """Raise a ValueError where nothing is seen, or more than the trunk has positions for."""
+        seen = x.valid.sum(1).tolist()
+        if not seen or min(seen) < 1:
+            raise ValueError(
+                "every observation must have at least one valid step, got one without; leave it "
+                "out of the batch."
+            )
+        steps, most = max(seen), self.max_steps
+        if most is None or steps <= most:
+            return
+        frames = max(max(x.frames_observed(i), (n - 1) * x.stride + 1) for i, n in enumerate(seen))
+        fits = f"say --stride {-(-frames // most)}" if most else "take fewer queries"
+        shared = self.config.trunk.positions == "step" or len(self.config.streams) < 3
+        raise ValueError(
+            f"the trunk {self.trunk.name} has {self.trunk.max_tokens} positions, room for "
+            f"{self.config.num_queries} queries and {most} steps, got {steps} steps at stride "
+            f"{x.stride}; {fits}{'' if shared else ', or --model.trunk.positions step'}."
+        )
 
     def _tokens(
         self,
@@ -318,9 +348,6 @@ class ActionLLM(Anticipator):
         return total
 
     def _label_vectors(self) -> Float[Tensor, "label width"]:
-        names = self.taxonomy.labels.names
-        if self.trunk.fingerprint.device.type == "meta":
-            return torch.zeros(len(names), self.trunk.width, device="meta")
         return self.trunk.embed_texts(label_texts(self.taxonomy.labels, self.config))
 
 
@@ -346,7 +373,7 @@ def _rows(
 
 
 def _without_trunk(
-    module: nn.Module,
+    module: nn.Module,  # noqa: ARG001
     state: dict[str, Any],
     prefix: str,
     about: Any,  # noqa: ARG001

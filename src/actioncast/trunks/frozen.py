@@ -65,7 +65,7 @@ class FrozenTrunk(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of what is computed within it."""
-        return getattr(torch, self.config.dtype)  # type: ignore[no-any-return]
+        return getattr(torch, self.config.dtype)
 
     def tune(self, layers: Sequence[nn.Module]) -> None:
         """Let each vector pass a layer of its own before each attention of the trunk.
@@ -188,17 +188,26 @@ def load_trunk(config: TrunkConfig) -> FrozenTrunk:
     return trunk
 
 
-def _attentions(model: nn.Module, name: str) -> list[nn.Module]:
-    """The attention of every layer, in order."""
+def trunk_layers(model: nn.Module, name: str) -> list[nn.Module]:
+    """The layers of a language model, in order.
+
+    Raises:
+        ValueError: It has none with attention each.
+    """
     stacks = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
     for layers in sorted(stacks, key=len, reverse=True):
-        found = [_attention(layer) for layer in layers]
-        if found and all(found):
-            return [attention for attention in found if attention is not None]
+        if len(layers) and all(_attention(layer) is not None for layer in layers):
+            return list(layers)
     raise ValueError(
         f"{name} must be a language model of layers with attention each, as LLaMA, Qwen, Gemma or "
         f"BERT, got {type(model).__name__}; take another trunk."
     )
+
+
+def _attentions(model: nn.Module, name: str) -> list[nn.Module]:
+    """The attention of every layer, in order."""
+    found = (_attention(layer) for layer in trunk_layers(model, name))
+    return [attention for attention in found if attention is not None]
 
 
 def _attention(layer: nn.Module) -> nn.Module | None:

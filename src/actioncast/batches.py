@@ -29,6 +29,8 @@ class Item:
     """Of its variation."""
     offset: int | None = None
     """First frame read; absent, the anchor says it."""
+    start: int = 0
+    """Frame of the video that counts as its first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,9 @@ class CutVideos(Dataset[Sample]):
         if self.variation:
             video = varied(video, self.variation, item.seed)
         question = self.question(item, video)
+        if item.start:
+            latest = max(0, video.num_frames - question.observed - 1)
+            video = started(video, min(item.start, latest))
         # Of a very short observation not every offset is there.
         first = None if item.offset is None else min(item.offset, question.observed - 1)
         return cut(video, question, self.stride, self.num_labels, self.anchor, first=first)
@@ -101,6 +106,7 @@ class ShuffledBatches(Sampler[list[Item]]):
         seed: Of order, jitter and offsets.
         num_offsets: Offsets of the stride to draw one from each time a video is shown; 0 draws
             none.
+        num_starts: Frames of a video at which it starts, from the first on, each once an epoch.
     """
 
     def __init__(
@@ -111,7 +117,9 @@ class ShuffledBatches(Sampler[list[Item]]):
         batch_size: int,
         seed: int,
         num_offsets: int = 0,
+        num_starts: int = 1,
     ) -> None:
+        self.num_starts = num_starts
         self.lengths = np.array([video.num_frames for video in videos])
         self.ratios = np.array(observed_ratios)
         self.jitter = jitter
@@ -131,15 +139,18 @@ class ShuffledBatches(Sampler[list[Item]]):
             yield batches[(i * world + rank) % len(batches)]
 
     def __len__(self) -> int:
-        num_batches = -(-len(self.lengths) * len(self.ratios) // self.batch_size)
+        items = len(self.lengths) * len(self.ratios) * self.num_starts
+        num_batches = -(-items // self.batch_size)
         world = _place()[1]
         return max(1, num_batches // world) if num_batches else 0
 
     def batches(self, epoch: int) -> list[list[Item]]:
         """All batches of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
-        videos = np.repeat(np.arange(len(self.lengths)), len(self.ratios))
-        ratios = np.tile(self.ratios, len(self.lengths))
+        shown = len(self.ratios) * self.num_starts
+        videos = np.repeat(np.arange(len(self.lengths)), shown)
+        ratios = np.tile(np.repeat(self.ratios, self.num_starts), len(self.lengths))
+        starts = np.tile(np.arange(self.num_starts), len(self.lengths) * len(self.ratios))
         moved = ratios + rng.uniform(-self.jitter, self.jitter, len(ratios))
         if self.jitter:
             ratios = np.where(ratios < 1, np.clip(moved, 0.02, 0.98), ratios)
@@ -155,7 +166,13 @@ class ShuffledBatches(Sampler[list[Item]]):
             part = part[np.argsort(seen[part], kind="stable")]
             batches += [
                 [
-                    Item(int(videos[i]), float(ratios[i]), int(seeds[i]), offsets[i])
+                    Item(
+                        int(videos[i]),
+                        float(ratios[i]),
+                        int(seeds[i]),
+                        offsets[i],
+                        int(starts[i]),
+                    )
                     for i in part[a : a + self.batch_size]
                 ]
                 for a in range(0, len(part), self.batch_size)
@@ -193,6 +210,19 @@ def training_batches(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         multiprocessing_context="fork" if num_workers > 0 else None,
+    )
+
+
+def started(video: Video, first: int) -> Video:
+    """The same video without the frames before one."""
+    index = np.arange(first, video.num_frames)
+    return replace(
+        video,
+        timeline=Timeline.from_frames(video.frames()[first:], video.rate, video.timeline.labels),
+        num_frames=len(index),
+        features=None if video.features is None else WarpedFeatures(video.features, index),
+        observed_labels=_warped(video.observed_labels, index),
+        active=None if video.active is None else video.active[first:],
     )
 
 

@@ -112,6 +112,7 @@ def _of_recipe(name: str, asked: Asked) -> Loaded:
         RECIPES[name][1], observed_ratios=(asked.observed_ratio,), ratio_jitter=0.0, warp=0.0
     )
     config, dataset = prepare(config, _dataset_for(name, config, asked))
+    dataset = dataset.resampled(config.resample)
     split = next(iter(dataset.splits))
     model = build(config, dataset)
     if isinstance(model, CountingAnticipator):

@@ -248,6 +248,26 @@ class FeatureArray:
 
 
 @dataclass(frozen=True, slots=True)
+class ResampledFeatures:
+    """Features on a coarser grid: frame `i` is frame `i * every` of the source."""
+
+    source: FeatureSource
+    every: int
+
+    @property
+    def num_features(self) -> int:
+        """Width of a feature vector."""
+        return self.source.num_features
+
+    def read(self, start: int, end: int, stride: int = 1) -> Float[np.ndarray, "time feature"]:
+        """Every `stride`-th vector of the coarse frames `[start, end)`."""
+        if end <= start:
+            return self.source.read(0, 0)
+        first, last = start * self.every, (end - 1) * self.every
+        return self.source.read(first, last + 1, stride * self.every)
+
+
+@dataclass(frozen=True, slots=True)
 class WarpedFeatures:
     """Features shown at another pace: frame `i` is frame `index[i]` of the source."""
 

@@ -23,8 +23,11 @@ MINILM = TrunkConfig(name="minilm", num_layers=3, dtype="bfloat16")
 ACTIONLLM_50SALADS = TrainConfig(
     model=ActionLLMConfig(trunk=LLAMA),
     dataset="50salads",
-    stride=8,
+    # Annotation is strided first, then cut; and scores count what is left.
+    resample=8,
     observed_ratios=(0.1, 0.2, 0.3, 0.4, 0.5),
+    # "Start frame 0 to 7" counts frames of the coarse grid in the released code.
+    starts=8,
     # The released script says 25.
     epochs=20,
     batch_size=1,
@@ -43,13 +46,16 @@ ACTIONLLM_BREAKFAST = replace(
     ACTIONLLM_50SALADS,
     model=ActionLLMConfig(trunk=LLAMA, num_queries=8),
     dataset="breakfast",
-    stride=6,
+    resample=6,
+    starts=1,
     observed_ratios=(0.2, 0.3, 0.5),
     lr=1e-4,
 )
 # Sizes and rates were chosen on persons held out of the first split's training videos.
 SMALL = replace(
     ACTIONLLM_50SALADS,
+    resample=1,
+    starts=1,
     # Queries that are alike learn to differ slowly; four heads of 32 cost less than 32 of four.
     model=ActionLLMConfig(trunk=MINILM, queries="normal", interaction_heads=4, dropout=0.0),
     anchor="end",
@@ -87,7 +93,9 @@ ACTIONLLM_50SALADS_LABELS = replace(
 )
 ACTIONLLM_CAD120 = replace(
     SMALL,
-    model=replace(cast(ActionLLMConfig, SMALL.model), num_queries=12, dropout=0.1),
+    # The labels of training videos come from a recogniser that has seen them: 83 % right, where
+    # those of others are 63 %.
+    model=replace(cast(ActionLLMConfig, SMALL.model), num_queries=12, dropout=0.1, text_noise=0.25),
     dataset="cad120",
     stride=1,
     observed_ratios=(0.2, 0.3, 0.5, 1.0),

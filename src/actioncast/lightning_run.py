@@ -70,6 +70,7 @@ def fit(
         config.batch_size,
         config.seed,
         config.stride if config.offsets else 0,
+        config.starts,
     )
     batches = training_batches(
         videos,

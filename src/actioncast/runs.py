@@ -84,7 +84,7 @@ def train_run(
     for name in names:
         train_split(
             config,
-            shown[name],
+            shown[name].resampled(config.resample),
             name,
             folder / f"split{name}",
             machine,
@@ -236,8 +236,15 @@ def load_run(
         if giver is not None:
             shown, said = giver.given(dataset, own, known)
             said += otherwise_trained(checkpoint, giver)
+        shown = shown.resampled(resampled_by(checkpoint))
         loaded.append(Loaded(checkpoint=checkpoint, dataset=shown, split=own, labels=said))
     return loaded
+
+
+def resampled_by(checkpoint: Checkpoint) -> int:
+    """Every how many frames one is left before a model is asked or scored."""
+    # Checkpoints of earlier versions do not say it.
+    return int(checkpoint.run["training"].get("resample", 1))
 
 
 def label_giver_of(

@@ -27,7 +27,7 @@ from actioncast.protocols import (
     Segmentation,
     VideoProtocol,
 )
-from actioncast.runs import Loaded, trained_online, trained_protocol
+from actioncast.runs import Loaded, resampled_by, trained_online, trained_protocol
 from actioncast.scores import Scores
 from actioncast.timeline import LabelSpace
 from actioncast.training import commit
@@ -170,7 +170,7 @@ def passport_of(
         steps_per_second=round(first.dataset.rate / training["stride"], 6) if online else 0.0,
         input=_input(first),
         features_causal="yes" if from_labels else "unknown",
-        metric=_metric(protocol, first.dataset.taxonomy.labels),
+        metric=_metric(protocol, first.dataset.taxonomy.labels) + _grid(first),
         combined=combine.replace("_", " ")
         + (f", {num_samples} drawn" if combine != "most_likely" else ""),
         selection=SELECTIONS[training["selection"]]
@@ -255,6 +255,12 @@ def _metric(protocol: VideoProtocol, labels: LabelSpace) -> str:
             return f"frame accuracy, edit, F1; the last segment {end}"
         case Online():
             return protocol.metric(labels)
+
+
+def _grid(loaded: Loaded) -> str:
+    """What the metric's frames are, where they are not those of the annotation."""
+    every = resampled_by(loaded.checkpoint)
+    return "" if every == 1 else f"; only one of {every} frames exists"
 
 
 def _counts(loaded: Loaded) -> bool:

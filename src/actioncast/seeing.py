@@ -19,6 +19,7 @@ from actioncast.runs import (
     label_giver_of,
     load_checkpoints,
     load_run,
+    resampled_by,
     trained_protocol,
 )
 from actioncast.timeline import LabelSpace, Segment, Timeline, seconds_to_frames
@@ -220,12 +221,6 @@ def forecast_input(
     labels = checkpoint.model.taxonomy.labels
     rate = rate or float(checkpoint.run["rate"])
     video = _own_video(Path(source), checkpoint.run["training"]["input"], checkpoint.model, rate)
-    seen = min(seconds_to_frames(now, rate), video.num_frames) if now else video.num_frames
-    if seen < 1:
-        raise ValueError(f"--now must leave a frame to see, got {now} s at {rate:g} frames/s.")
-    question = Question(
-        observed=seen, horizon=max(1, seconds_to_frames(horizon, rate)) if horizon else seen
-    )
     dataset = Dataset(
         name=Path(source).stem,
         taxonomy=checkpoint.model.taxonomy,
@@ -235,7 +230,14 @@ def forecast_input(
     )
     if (giver := label_giver_of(checkpoint, labels_from, device)) is not None:
         dataset, _ = giver.given(dataset, str(checkpoint.run.get("split", "")))
-        video = dataset.videos[video.id]
+    dataset = dataset.resampled(resampled_by(checkpoint))
+    video, grid = dataset.videos[video.id], dataset.rate
+    seen = min(seconds_to_frames(now, grid), video.num_frames) if now else video.num_frames
+    if seen < 1:
+        raise ValueError(f"--now must leave a frame to see, got {now} s at {grid:g} frames/s.")
+    question = Question(
+        observed=seen, horizon=max(1, seconds_to_frames(horizon, grid)) if horizon else seen
+    )
     one = Loaded(checkpoint=checkpoint, dataset=dataset, split="")
     forecast = forecast_video(one, video, question, name, num_samples)
     if truth is not None:

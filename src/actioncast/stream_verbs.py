@@ -25,7 +25,7 @@ from actioncast.export.sources import ExportedSource, Incoming, Source
 from actioncast.features import read_header
 from actioncast.models.clam import CLAM
 from actioncast.progress import Progress, Reporter
-from actioncast.runs import checkpoints, load_checkpoints, read_about
+from actioncast.runs import checkpoints, load_checkpoints, read_about, resampled_by
 from actioncast.stream_lines import FeatureLines, latency, said, spoken
 from actioncast.stream_sources import ClamSource, ModelSource, require_width
 
@@ -261,6 +261,12 @@ def _source(arguments: Stream) -> Source:
             f"{arguments.source} reads labels of what was seen beside features (labels_from "
             f"{said}), but a stream has features alone; forecast from a file with `actioncast "
             "predict`, or stream a run that reads features."
+        )
+    if (every := resampled_by(checkpoint)) > 1:
+        raise ValueError(
+            f"{arguments.source} was trained on one of {every} frames alone (resample {every}), "
+            "but a stream is answered on all of them; train with --stride in place of --resample, "
+            "or forecast from a file with `actioncast predict`."
         )
     if isinstance(checkpoint.model, CLAM):
         return ClamSource(

@@ -52,8 +52,11 @@ class TrainConfig(Optimisation):
     """who names the actions observed beside the features, for models that read both: truth, a run
     that segments (of each split its own checkpoint), a folder of files <video>.txt with one label a
     frame; nobody, if empty"""
+    resample: int = 1
+    """every how many frames one is left of annotation, features and all that is scored, before
+    anything is cut, as ActionLLM's released code has it"""
     stride: int = 1
-    """every how many frames the model reads one"""
+    """every how many frames (of those left) the model reads one"""
     anchor: Anchor = "start"
     """which observed frame is always read: the first, as published, or the last"""
     offsets: bool = False
@@ -65,6 +68,9 @@ class TrainConfig(Optimisation):
     """steps of the median's window, frames of the mode's, longest segment purged"""
     observed_ratios: tuple[float, ...] = (0.2, 0.3, 0.5)
     """shares of a training video seen, each once an epoch; 1 trains segmentation alone"""
+    starts: int = 1
+    """frames at which a training observation starts, from the first on: each is shown once an
+    epoch, as long as the share says of the whole video"""
     ratio_jitter: float = 0.0
     """greatest change of a share, drawn anew each time a video is shown"""
     warp: float = 0.0
@@ -86,8 +92,9 @@ class TrainConfig(Optimisation):
 
     def __post_init__(self) -> None:
         Optimisation.__post_init__(self)
-        if self.stride < 1:
-            raise ValueError(f"stride must be at least 1, got {self.stride}.")
+        for name in ("resample", "stride", "starts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not self.observed_ratios or not all(0 < r <= 1 for r in self.observed_ratios):
             raise ValueError(
                 f"observed_ratios must be shares within (0, 1], got {self.observed_ratios}."
@@ -187,7 +194,7 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
     longest = max(
         (
             int(min(max(config.observed_ratios) + config.ratio_jitter, 1) * v.num_frames)
-            for v in dataset.videos.values()
+            for v in dataset.resampled(config.resample).videos.values()
         ),
     )
     steps = math.ceil(longest * math.exp(FARTHEST * config.warp) / config.stride)
@@ -197,7 +204,7 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
             f"{config.warp:g}, the model has {model.max_positions} positions; raise --stride or "
             "--model.max-positions."
         )
-    _require_moments(config, dataset)
+    _require_moments(config, dataset.resampled(config.resample))
     if config.anchor == "end" and config.stride > 1 and not hasattr(model, "feature_dim"):
         raise ValueError(
             f"a model that counts reads steps from the first frame, got --anchor end with stride "
@@ -242,7 +249,7 @@ def train_split(
 
     Args:
         config: The recipe, after `prepare`.
-        dataset: The data, after `prepare`.
+        dataset: The data, after `prepare`, resampled as the recipe says.
         split: Name of the split.
         folder: Of this split's run.
         machine: Where it runs.
@@ -347,7 +354,7 @@ def describe(
     """What a checkpoint says of the run that made it."""
     return {
         **run_facts(config, dataset.name, dataset.fingerprint(), recipe, data),
-        "rate": dataset.rate,
+        "rate": (dataset.made_from or dataset).rate,
         "split": split,
         "held_out": held if config.selection == "validation" else [],
     }

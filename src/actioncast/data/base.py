@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int
 
-from actioncast.features import FeatureSource, LabelFeatures
+from actioncast.features import FeatureSource, LabelFeatures, ResampledFeatures
 from actioncast.timeline import Taxonomy, Timeline
 from actioncast.types import TrainingTimeline
 
@@ -78,11 +78,52 @@ class Video:
             )
         return told
 
+    def resampled(self, every: int) -> "Video":
+        """The video on the grid of every `every`-th frame, from the first: all else is forgotten.
+
+        Annotation, features and observed labels alike, so that whatever is cut or scored counts the
+        frames that are left (ActionLLM's released code; sheet section 5).
+        """
+        if every == 1:
+            return self
+        frames, rate = self.frames()[::every], self.rate / every
+        labels = self.observed_labels
+        if isinstance(labels, np.ndarray):
+            labels = labels[::every]
+        elif labels is not None:
+            labels = ResampledLabels(labels, every)
+        return replace(
+            self,
+            timeline=Timeline.from_frames(frames, rate, self.timeline.labels),
+            rate=rate,
+            num_frames=len(frames),
+            features=None if self.features is None else ResampledFeatures(self.features, every),
+            observed_labels=labels,
+            active=None if self.active is None else self.active[::every],
+        )
+
     def counted(self) -> TrainingTimeline:
         """The video as a counting model sees it in training."""
         return TrainingTimeline(
             timeline=self.timeline, rate=self.rate, num_frames=self.num_frames, group=self.group
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ResampledLabels:
+    """Observed labels on a coarser grid: frame `i` is frame `i * every` of their source."""
+
+    source: LabelSource
+    every: int
+
+    @property
+    def causal(self) -> bool:
+        """See `LabelSource`."""
+        return self.source.causal
+
+    def read(self, observed: int) -> Int[np.ndarray, " time"]:
+        """See `LabelSource`; whoever names them sees no frame after the last that is kept."""
+        return self.source.read((observed - 1) * self.every + 1 if observed else 0)[:: self.every]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +172,8 @@ class Dataset:
     splits: Mapping[str, Split]
     warnings: tuple[str, ...] = ()
     """What was found odd and mended while reading, one sentence each."""
+    made_from: "Dataset | None" = field(default=None, repr=False)
+    """The data on their own grid, where these are resampled."""
 
     def with_label_input(self, source: LabelInput) -> "Dataset":
         """The same dataset whose input features are its labels, one-hot."""
@@ -160,6 +203,18 @@ class Dataset:
             zlib.crc32(f"{source.seed}:{video.id}".encode()),
             source.wrong_frames,
             source.wrong_run,
+        )
+
+    def resampled(self, every: int) -> "Dataset":
+        """The same dataset on the grid of every `every`-th frame; see `Video.resampled`.
+
+        Its fingerprint stays that of the data it was made from.
+        """
+        if every == 1:
+            return self
+        videos = {name: video.resampled(every) for name, video in self.videos.items()}
+        return replace(
+            self, videos=videos, rate=self.rate / every, made_from=self.made_from or self
         )
 
     def select(self, names: Iterable[str]) -> list[Video]:
@@ -193,6 +248,8 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with any label, name, rate, background or split."""
+        if self.made_from is not None:
+            return self.made_from.fingerprint()
         labels = self.taxonomy.labels
         about = (labels.names, self.rate, *sorted(labels.background))
         digest = hashlib.sha256(repr(about).encode())

@@ -1,6 +1,7 @@
 """A frozen language model that vectors go through, whatever its architecture."""
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ class FrozenTrunk(nn.Module):
         self.num_layers = len(self._attentions)
         self.max_tokens: int | None = getattr(sizes, "max_position_embeddings", None)
         self._first_position = _first_position(self.model)
+        self._told_positions = "position_ids" in inspect.signature(self.model.forward).parameters
         if self.max_tokens is not None:
             self.max_tokens -= self._first_position
         if config.gradient_checkpointing:
@@ -97,6 +99,9 @@ class FrozenTrunk(nn.Module):
         self._require_room(tokens.shape[1] if positions is None else int(positions.max()) + 1)
         self._choose_kernel(tokens.device)
         given: dict[str, Any] = {"attention_mask": self._mask(valid)}
+        if positions is None and self._told_positions:
+            # Some models would count them off the mask.
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
         if positions is not None:
             given["position_ids"] = positions + self._first_position
         if "use_cache" in vars(getattr(self.model, "config", self)):

@@ -264,7 +264,7 @@ def _tables(results: Mapping[str, Result]) -> list[tuple[str, Table]]:
 def _row_name(result: Result, taken: Mapping[str, Result]) -> str:
     said = result.passport
     # In the benchmark everybody reads the same input; elsewhere the row says what it read.
-    name = said.recipe
+    name = ", ".join((said.recipe, *said.changed))
     if said.dataset not in BENCHED:
         name += f" ({said.input})"
     # Of the benchmark a line above the table says what a note would.
@@ -283,7 +283,7 @@ def _over_seeds(rows: Mapping[str, Result]) -> dict[str, tuple[Result, Result | 
     alike: dict[tuple[str, ...], list[tuple[str, Result]]] = {}
     for name, result in rows.items():
         said = result.passport
-        who = (said.recipe, said.input, said.inference, said.note)
+        who = (said.recipe, *said.changed, said.input, said.inference, said.note)
         alike.setdefault(who, []).append((name, result))
     found: dict[str, tuple[Result, Result | None]] = {}
     for runs in alike.values():

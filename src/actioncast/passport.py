@@ -58,6 +58,8 @@ class Passport:
     """How the checkpoint was chosen."""
     model: str
     recipe: str
+    changed: tuple[str, ...] = ()
+    """Values of the training that are not those of the recipe, as `model.dropout 0.2`."""
     trained_on: str = ""
     """Whose questions trained the model; under another `horizon_source` the horizon is swapped."""
     inference: str = ""

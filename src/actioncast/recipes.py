@@ -7,8 +7,10 @@ can be overridden on the command line: `actioncast train futr-breakfast --lr 5e-
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import Any
 
 from actioncast.ablation_recipes import ABLATION_RECIPES
+from actioncast.checkpoint import to_json
 from actioncast.clip_recipes import CLIP_RECIPES
 from actioncast.diffusion_recipes import DIFFUSION_RECIPES
 from actioncast.language_recipes import LANGUAGE_RECIPES
@@ -21,7 +23,7 @@ from actioncast.models.futr import FUTRConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.recogniser_recipes import RECOGNISER_RECIPES
 from actioncast.stream_recipes import STREAM_RECIPES
-from actioncast.training import TrainConfig
+from actioncast.training import TrainConfig, flat
 
 FUTR_BREAKFAST = TrainConfig(
     model=FUTRConfig(),
@@ -162,6 +164,30 @@ def recipe(name: str) -> TrainConfig:
     if name not in RECIPES:
         raise ValueError(unknown_recipe(name))
     return RECIPES[name][1]
+
+
+FOLLOWS = ("feature_dim", "dataset", "labels_from", "seed")
+"""Last words of values that follow the data or the seed, or that a passport says by itself."""
+
+
+def changed_values(name: str, model: object, training: Mapping[str, Any]) -> tuple[str, ...]:
+    """Values of a run that are not those of its recipe, as `model.dropout 0.2`; seeds apart.
+
+    Args:
+        name: Of the recipe; of one that there is not, nothing is known to differ.
+        model: The config of the run's model.
+        training: The other values of the run; what it does not say is as in the recipe.
+    """
+    if name not in RECIPES:
+        return ()
+    recipe_of_it = RECIPES[name][1]
+    own = dict(flat({"model": to_json(model), **to_json(training)}))
+    asked = dict(flat(to_json(recipe_of_it)))
+    return tuple(
+        f"{key} {own[key]}"
+        for key in asked
+        if own.get(key, asked[key]) != asked[key] and key.rsplit(".", 1)[-1] not in FOLLOWS
+    )
 
 
 def unknown_recipe(name: str) -> str:

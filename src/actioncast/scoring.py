@@ -27,6 +27,7 @@ from actioncast.protocols import (
     Segmentation,
     VideoProtocol,
 )
+from actioncast.recipes import changed_values
 from actioncast.runs import Loaded, resampled_by, trained_online, trained_protocol
 from actioncast.scores import Scores
 from actioncast.timeline import LabelSpace
@@ -178,6 +179,7 @@ def passport_of(
         else "none: counted on all training videos",
         model=first.checkpoint.name,
         recipe=str(run.get("recipe", "")),
+        changed=changed_values(str(run.get("recipe", "")), _config(first), training),
         trained_on=_trained_on(first),
         inference=inference_name(first.inference(), combine),
         seeds=tuple(sorted({int(one.training["seed"]) for one in loaded})),
@@ -255,6 +257,10 @@ def _metric(protocol: VideoProtocol, labels: LabelSpace) -> str:
             return f"frame accuracy, edit, F1; the last segment {end}"
         case Online():
             return protocol.metric(labels)
+
+
+def _config(loaded: Loaded) -> object:
+    return getattr(loaded.checkpoint.model, "config", None)
 
 
 def _grid(loaded: Loaded) -> str:

@@ -306,13 +306,13 @@ def begin(folder: Path, config: Optimisation, fingerprint: str) -> None:
             replace_file(file, json_bytes(plan))
         return
     try:
-        begun = dict(_flat(json.loads(file.read_text())))
+        begun = dict(flat(json.loads(file.read_text())))
     except (ValueError, AttributeError):
         raise ValueError(f"{file} must be JSON as training writes it; take it away.") from None
-    asked = dict(_flat(plan))
+    asked = dict(flat(plan))
     # A run begun before a value existed was begun with its default.
     plain: Any = type(config)
-    begun = {**dict(_flat(to_json(plain(model=cast(Any, config).model)))), **begun}
+    begun = {**dict(flat(to_json(plain(model=cast(Any, config).model)))), **begun}
     changed = [
         f"{name} was {begun.get(name, 'absent')} and is {asked.get(name, 'absent')}"
         for name in {**begun, **asked}
@@ -335,10 +335,11 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK"))
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of mappings within mappings, by its dotted name."""
     for key, item in value.items():
         if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
+            yield from flat(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
 

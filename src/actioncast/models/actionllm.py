@@ -256,7 +256,7 @@ class ActionLLM(Anticipator):
         if most is None or steps <= most:
             return
         frames = max(max(x.frames_observed(i), (n - 1) * x.stride + 1) for i, n in enumerate(seen))
-        fits = f"say --stride {-(-frames // most)}" if most else "take fewer queries"
+        fits = f"train with --stride {-(-frames // most)}" if most else "take fewer queries"
         shared = self.config.trunk.positions == "step" or len(self.config.streams) < 3
         raise ValueError(
             f"the trunk {self.trunk.name} has {self.trunk.max_tokens} positions, room for "

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actioncast.layers.decoding import Fill, duration_shares
+from actioncast.layers.decoding import Fill
 from actioncast.layers.transformer import Attention, DecoderLayer, EncoderLayer, attention_mask
 from actioncast.models.base import Anticipator, Losses
 from actioncast.models.parallel_queries import (

@@ -335,14 +335,13 @@ ACTIONLLM_ROWS: Mapping[str, Mapping[str, Any]] = {
 def test_the_published_values_of_actionllm() -> None:
     """Wang et al., TMM 2025, and their code (sheet, sections 1, 5 and 6)."""
     salads, breakfast = (recipe(f"actionllm-{name}") for name in ("50salads", "breakfast"))
-    assert (salads.stride, salads.lr, salads.observed_ratios) == (
-        8,
-        1e-3,
-        (0.1, 0.2, 0.3, 0.4, 0.5),
-    )
-    assert (breakfast.stride, breakfast.lr, breakfast.observed_ratios) == (6, 1e-4, (0.2, 0.3, 0.5))
+    assert (salads.resample, salads.starts, salads.lr) == (8, 8, 1e-3)
+    assert (breakfast.resample, breakfast.starts, breakfast.lr) == (6, 1, 1e-4)
+    assert salads.observed_ratios == (0.1, 0.2, 0.3, 0.4, 0.5)
+    assert breakfast.observed_ratios == (0.2, 0.3, 0.5)
     for config, num_queries in ((salads, 20), (breakfast, 8)):
         assert (config.epochs, config.batch_size, config.accumulate) == (20, 1, 2)
+        assert (config.stride, config.ratio_jitter, config.warp) == (1, 0, 0)
         assert (config.optimizer, config.beta2, config.weight_decay) == ("adamw", 0.95, 0.02)
         assert (config.schedule, config.schedule_by, config.warmup_epochs) == ("cosine", "step", 2)
         assert (config.warmup_from_zero, config.decay_biases, config.clip) == (True, False, 0.0)

@@ -479,7 +479,7 @@ def _run_train(words: list[str]) -> None:
         for name, (sentence, _) in recipes.items():
             print(f"  {name:{width}} {sentence}")
         return
-    name, rest = words[0], words[1:]
+    name, rest = words[0], _with_trunk(words[1:])
     if name.startswith("-"):
         raise ValueError(f"train takes the recipe first, got {name!r}: actioncast train RECIPE ...")
     if name in CLIP_RECIPES:
@@ -487,6 +487,26 @@ def _run_train(words: list[str]) -> None:
         train(_parsed(TrainClips, rest, f"train {name}", clips), name)
     else:
         train(_parsed(Train, rest, f"train {name}", Train(config=recipe(name))), name)
+
+
+def _with_trunk(words: Sequence[str]) -> list[str]:
+    """Say `--trunk NAME` as what it means: this language model, all of its layers."""
+    said: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        option, _, value = word.partition("=")
+        if option != "--trunk":
+            said.append(word)
+            continue
+        name = value or next(rest, "")
+        if not name or name.startswith("--"):
+            raise ValueError(
+                "--trunk must be followed by the name of a language model or a folder."
+            )
+        said += ["--model.trunk.name", name]
+        if not any(w.split("=")[0] == "--model.trunk.num-layers" for w in words):
+            said += ["--model.trunk.num-layers", "0"]
+    return said
 
 
 def _parsed(

@@ -15,7 +15,13 @@ from actioncast.trunks.config import TrunkConfig
 
 Recipes = dict[str, tuple[str, TrainConfig]]
 
-LLAMA = TrunkConfig(name="huggyllama/llama-7b", dtype="float16", gradient_checkpointing=True)
+LLAMA = TrunkConfig(
+    name="huggyllama/llama-7b",
+    # It was trained with 2048; half of the longest video of 50 Salads is 2288 tokens.
+    max_positions=4540,
+    dtype="float16",
+    gradient_checkpointing=True,
+)
 """LLaMA-1 of 7 billion parameters, or a folder of Meta's own files in its place."""
 MINILM = TrunkConfig(name="minilm", num_layers=3, dtype="bfloat16")
 """Half of MiniLM's six layers in a short type: what a CPU trains through in minutes."""

@@ -236,7 +236,9 @@ class Selector(Callback):
 
     def _save(self, module: Training, folder: str, chosen: Mapping[str, Any]) -> None:
         run = {**self.run, **chosen}
-        save_checkpoint(self.folder / folder, self.name, module.model, self.model_config, run)
+        # A model may have found out more of itself than it was built from, as a trunk's commit.
+        config = getattr(module.model, "config", self.model_config)
+        save_checkpoint(self.folder / folder, self.name, module.model, config, run)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""

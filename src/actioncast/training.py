@@ -4,7 +4,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,13 +191,7 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
     if hasattr(model, "feature_dim") and model.feature_dim != width:
         model = replace(cast(Any, model), feature_dim=width)
         config = replace(config, model=model)
-    longest = max(
-        (
-            int(min(max(config.observed_ratios) + config.ratio_jitter, 1) * v.num_frames)
-            for v in dataset.resampled(config.resample).videos.values()
-        ),
-    )
-    steps = math.ceil(longest * math.exp(FARTHEST * config.warp) / config.stride)
+    steps = longest_observation(config, dataset.videos.values())
     if hasattr(model, "max_positions") and model.max_positions < steps:
         raise ValueError(
             f"the longest observation can have {steps} steps at stride {config.stride} and warp "
@@ -211,6 +205,27 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
             f"{config.stride}; say --stride 1 or --anchor start."
         )
     return config, dataset
+
+
+def longest_observation(config: TrainConfig, videos: Iterable[Video]) -> int:
+    """Steps that an observation of these videos can have in training, on their own grid, at most."""
+    share = min(max(config.observed_ratios) + config.ratio_jitter, 1)
+    longest = max(int(share * -(-v.num_frames // config.resample)) for v in videos)
+    return math.ceil(longest * math.exp(FARTHEST * config.warp) / config.stride)
+
+
+def _require_steps(config: TrainConfig, dataset: Dataset, model: Anticipator) -> None:
+    """Raise a ValueError where a built model turns out to hold fewer steps than are trained on."""
+    most: int | None = getattr(model, "max_steps", None)
+    data = dataset.made_from or dataset
+    if most is None or (steps := longest_observation(config, data.videos.values())) <= most:
+        return
+    fits = f"say --stride {math.ceil(config.stride * steps / most)}" if most else "take another"
+    raise ValueError(
+        f"the longest observation can have {steps} steps at stride {config.stride} and warp "
+        f"{config.warp:g}, the model holds {most}; {fits}, or give it more positions "
+        "(--model.trunk.positions step)."
+    )
 
 
 def _require_moments(config: TrainConfig, dataset: Dataset) -> None:
@@ -270,6 +285,7 @@ def train_split(
     elif config.selection == "test":
         held = dataset.select(parts.test)
     model = build(config, dataset)
+    _require_steps(config, dataset, model)
     if Task.ONLINE in model.tasks:
         require_labels_of_the_past(videos)
     begin(folder, config, dataset.fingerprint())

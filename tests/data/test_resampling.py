@@ -1,4 +1,4 @@
-"""A data set on the grid of every n-th frame, and training from later starts (ActionLLM's items)."""
+"""Data sets on the grid of every n-th frame, and later starts of training (ActionLLM's items)."""
 
 from dataclasses import replace
 

@@ -28,7 +28,7 @@ Differs from the paper / from the official code:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -81,7 +81,6 @@ class ActionLLM(Anticipator):
         self, config: ActionLLMConfig, taxonomy: Taxonomy, trunk: FrozenTrunk | None = None
     ) -> None:
         super().__init__()
-        self.config = config
         self.taxonomy = taxonomy
         self.end = len(taxonomy.labels)
         self.queried = ParallelQueries(
@@ -93,6 +92,9 @@ class ActionLLM(Anticipator):
             seed=config.seed,
         )
         self.trunk = load_trunk(config.trunk) if trunk is None else trunk
+        # The commit that was loaded, so that a checkpoint asks for the same.
+        found = self.trunk.revision or config.trunk.revision
+        self.config = replace(config, trunk=replace(config.trunk, revision=found))
         self.register_buffer("trunk_fingerprint", self.trunk.fingerprint.clone())
         width = self.trunk.width
         self.adapter = nn.Sequential(
@@ -241,8 +243,13 @@ class ActionLLM(Anticipator):
         """Most steps of an observation that the trunk has positions for; None where all fit."""
         if self.trunk.max_tokens is None:
             return None
-        each = 1 if self.config.trunk.positions == "step" else len(self.config.streams) - 1
-        return max((self.trunk.max_tokens - self.config.num_queries) // each, 0)
+        room = self.trunk.max_tokens - self.config.num_queries
+        return max(room // self._tokens_a_step, 0)
+
+    @property
+    def _tokens_a_step(self) -> int:
+        """Positions that a step takes."""
+        return 1 if self.config.trunk.positions == "step" else len(self.config.streams) - 1
 
     def _require_room(self, x: Observation) -> None:
         """Raise a ValueError where nothing is seen, or more than the trunk has positions for."""
@@ -257,11 +264,14 @@ class ActionLLM(Anticipator):
             return
         frames = max(max(x.frames_observed(i), (n - 1) * x.stride + 1) for i, n in enumerate(seen))
         fits = f"train with --stride {-(-frames // most)}" if most else "take fewer queries"
-        shared = self.config.trunk.positions == "step" or len(self.config.streams) < 3
+        needed = steps * self._tokens_a_step + self.config.num_queries
+        others = ", or --model.trunk.positions step" if self._tokens_a_step > 1 else ""
+        if self.trunk.rotates:
+            others += f", or --model.trunk.max-positions {needed}"
         raise ValueError(
             f"the trunk {self.trunk.name} has {self.trunk.max_tokens} positions, room for "
             f"{self.config.num_queries} queries and {most} steps, got {steps} steps at stride "
-            f"{x.stride}; {fits}{'' if shared else ', or --model.trunk.positions step'}."
+            f"{x.stride}; {fits}{others}."
         )
 
     def _tokens(

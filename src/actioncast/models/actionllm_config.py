@@ -133,7 +133,7 @@ class ActionLLMConfig:
 
 
 OFFICIAL = ActionLLMConfig(
-    trunk=TrunkConfig(name="huggyllama/llama-7b", dtype="float16"),
+    trunk=TrunkConfig(name="huggyllama/llama-7b", max_positions=4540, dtype="float16"),
     interaction_positions="batch",
     train_heads=False,
     unused_parameters=True,

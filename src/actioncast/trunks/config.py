@@ -31,6 +31,9 @@ class TrunkConfig:
     positions: TrunkPositions = "sequence"
     """what is counted: each token, or steps, of which the text and what is seen of one share a
     place: a trunk then holds twice as long a video"""
+    max_positions: int = 0
+    """positions to go to where places are rotated and stand in no table, beyond those that the
+    trunk was trained with; 0 keeps to these"""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """of the trunk's weights and of all that is computed within it"""
     quantisation: Literal["none", "8bit", "4bit"] = "none"
@@ -48,6 +51,11 @@ class TrunkConfig:
             raise ValueError(
                 f"num_layers must be 0 (all layers) or more, got {self.num_layers} for the trunk "
                 f"{self.name}."
+            )
+        if self.max_positions < 0:
+            raise ValueError(
+                f"max_positions must be 0 (those of the trunk) or more, got {self.max_positions} "
+                f"for the trunk {self.name}."
             )
         if self.quantisation != "none" and self.weights == "random":
             raise ValueError(

@@ -50,8 +50,14 @@ class FrozenTrunk(nn.Module):
         self._told_positions = "position_ids" in inspect.signature(self.model.forward).parameters
         if self.max_tokens is not None:
             self.max_tokens -= self._first_position
+            if self.rotates:
+                self.max_tokens = max(self.max_tokens, config.max_positions)
         if config.gradient_checkpointing:
-            source.model.gradient_checkpointing_enable({"use_reentrant": False})
+            model: Any = source.model
+            # Its name since transformers 5.
+            older: Any = getattr(model, "gradient_checkpointing_enable", None)
+            enable: Any = getattr(model, "activation_checkpointing_enable", older)
+            enable({"use_reentrant": False})
         self.register_buffer("fingerprint", _fingerprint(self.model), persistent=False)
 
     def train(self, mode: bool = True) -> "FrozenTrunk":
@@ -68,6 +74,11 @@ class FrozenTrunk(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of what is computed within it."""
         return getattr(torch, self.config.dtype)
+
+    @property
+    def rotates(self) -> bool:
+        """Whether places are rotations, of which there are as many as one likes, and no table."""
+        return any("rotary" in name for name, _ in self.model.named_modules())
 
     def tune(self, layers: Sequence[nn.Module]) -> None:
         """Let each vector pass a layer of its own before each attention of the trunk.

@@ -19,7 +19,7 @@ from actioncast.models.base import ClipCounter, CountingAnticipator, CountsFirst
 from actioncast.models.clam_config import ClamConfig
 from actioncast.models.diffusion import DiffusionConfig
 from actioncast.models.mamba_vl import MambaVLConfig
-from actioncast.optimisation import make_optimizer, parameter_groups
+from actioncast.optimisation import make_optimizer, parameter_groups, rate_share
 from actioncast.protocols import HorizonSource
 from actioncast.questions import QuestionMode
 from actioncast.recipes import RECIPES, recipe
@@ -115,11 +115,13 @@ def test_a_recipe_builds_and_takes_one_step(name: str) -> None:
 
 
 def idle(config: Any) -> set[str]:
-    """Parameters that a first step leaves: the answer of an encoder that no loss hears, and the
-    biases before layers that begin at zero.
+    """Parameters that a first step leaves: the answer of an encoder that no loss hears, the
+    biases before layers that begin at zero, and what nothing uses.
     """
     if isinstance(config, ActionLLMConfig):
-        return {f"tuning.{i}.down.bias" for i in range(2)}
+        unused = ("unused_up", "unused_up_bias", "unused_router.weight", "unused_router.bias")
+        left = ("down.bias", *(unused if config.unused_parameters else ()))
+        return {f"tuning.{i}.{name}" for i in range(2) for name in left}
     heard = ("encoder_weight", "encoder_smoothing_weight", "encoder_boundary_weight")
     if (
         not isinstance(config, DiffusionConfig)
@@ -332,6 +334,17 @@ ACTIONLLM_ROWS: Mapping[str, Mapping[str, Any]] = {
 """Tables IV to VIII and Fig. 4 of ActionLLM, but for the full model, and what each row changes."""
 
 
+def test_the_rate_of_actionllm_climbs_and_falls_as_released() -> None:
+    """The sheet's check, section 6: rate 1e-3, 25 epochs of 800 steps."""
+    config = recipe("actionllm-50salads-released")
+    assert config.epochs == 25
+    steps = 800
+    wanted = {0: 0.0, 0.5: 2.5e-4, 1: 5e-4, 2: 1e-3, 13.5: 5e-4, 25: 0.0}
+    for epoch, rate in wanted.items():
+        share = rate_share(config, int(epoch * steps), 25 * steps, 2 * steps, config.lr)
+        assert config.lr * share == pytest.approx(rate, rel=1e-9, abs=1e-12)
+
+
 def test_the_published_values_of_actionllm() -> None:
     """Wang et al., TMM 2025, and their code (sheet, sections 1, 5 and 6)."""
     salads, breakfast = (recipe(f"actionllm-{name}") for name in ("50salads", "breakfast"))
@@ -353,14 +366,14 @@ def test_the_published_values_of_actionllm() -> None:
         )
         assert (model.interaction_heads, model.tuning_dim, model.tuning_groups) == (32, 4, 2)
         assert (model.dropout, model.queries, model.interaction) == (0.1, "ones", "both")
-        assert (model.trunk.dtype, model.trunk.gradient_checkpointing) == ("float16", True)
+        assert (model.trunk.dtype, model.trunk.gradient_checkpointing) == ("bfloat16", True)
         assert model.trunk.attention == "bidirectional"
 
 
 def test_every_row_of_actionllm_has_its_recipe() -> None:
     base = "actionllm-50salads-"
     found = {name.removeprefix(base) for name in RECIPES if name.startswith(base)}
-    assert found == set(ACTIONLLM_ROWS) | {"labels", "labels-full"}
+    assert found == set(ACTIONLLM_ROWS) | {"labels", "labels-full", "released"}
 
 
 @pytest.mark.parametrize("row", ACTIONLLM_ROWS)

@@ -105,8 +105,10 @@ def rate_share(config: Optimisation, step: int, steps: int, warmup: int, peak: f
     if step < warmup:
         if start is None:
             return (step + 1) / warmup
-        # The last step of warm-up is at the peak, the first at the start.
-        climbed = step / max(warmup - 1, 1)
+        # The last epoch of warm-up is at the peak, the first at the start; counted in steps from
+        # zero, as ActionLLM's released code does, the peak comes one step after warm-up.
+        after = config.warmup_from_zero and config.schedule_by == "step"
+        climbed = step / (warmup if after else max(warmup - 1, 1))
         return _between(start / peak, 1.0, climbed)
     if config.schedule == "constant":
         return 1.0

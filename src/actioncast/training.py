@@ -208,7 +208,7 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
 
 
 def longest_observation(config: TrainConfig, videos: Iterable[Video]) -> int:
-    """Steps that an observation of these videos can have in training, on their own grid, at most."""
+    """Steps that an observation of these videos, on their own grid, can have in training."""
     share = min(max(config.observed_ratios) + config.ratio_jitter, 1)
     longest = max(int(share * -(-v.num_frames // config.resample)) for v in videos)
     return math.ceil(longest * math.exp(FARTHEST * config.warp) / config.stride)
@@ -226,6 +226,17 @@ def _require_steps(config: TrainConfig, dataset: Dataset, model: Anticipator) ->
         f"{config.warp:g}, the model holds {most}; {fits}, or give it more positions "
         "(--model.trunk.positions step)."
     )
+
+
+def _require_scaled_losses(config: TrainConfig, machine: Machine) -> None:
+    """Raise a ValueError where gradients would pass a trunk in float16 without being scaled."""
+    trunk = getattr(config.model, "trunk", None)
+    if trunk is not None and trunk.dtype == "float16" and machine.precision != "fp16":
+        raise ValueError(
+            "a trunk in float16 must train with --precision fp16 on a GPU, which scales losses "
+            f"lest small gradients vanish, got --precision {machine.precision}; say so, or "
+            "--model.trunk.dtype bfloat16."
+        )
 
 
 def _require_moments(config: TrainConfig, dataset: Dataset) -> None:
@@ -286,6 +297,7 @@ def train_split(
         held = dataset.select(parts.test)
     model = build(config, dataset)
     _require_steps(config, dataset, model)
+    _require_scaled_losses(config, machine)
     if Task.ONLINE in model.tasks:
         require_labels_of_the_past(videos)
     begin(folder, config, dataset.fingerprint())

@@ -966,3 +966,37 @@ def test_too_long_a_video_is_refused_before_training_with_a_stride_that_fits(
     assert found is not None, said
     words[words.index("--stride") + 1] = found.group(1)
     assert main(words) == 0, capsys.readouterr().err
+
+
+def test_a_float16_trunk_is_not_trained_without_scaled_losses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["train", "actionllm-50salads-labels", "--dataset", "synthetic", "--split", "1"]
+    words += ["--trunk", "untrained:llama-tiny", "--model.trunk.dtype", "float16"]
+    assert main([*words, "--stride", "8", "--out", str(tmp_path), "--accelerator", "cpu"]) == 2
+    assert "--model.trunk.dtype bfloat16" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/split1/best"))
+
+
+def test_the_released_preset_answers_every_video_as_the_first_of_its_batch():
+    model = tiny(interaction_positions="batch")
+    x = observation()
+    assert len(x) > 1
+    together = model.predict(x)
+    for i, one in enumerate(x):
+        (alone,) = model.predict(one)
+        past = together[i].past
+        assert past is not None
+        assert alone.past is not None
+        assert torch.equal(past, alone.past)
+
+
+def test_a_head_that_has_learned_nothing_is_not_asked():
+    x = observation()
+    only_visual = tiny(past_text_weight=0.0)
+    told = only_visual(x.features, only_visual._text(x), x.valid)
+    past = only_visual.predict(x)[0].past
+    assert past is not None
+    torch.testing.assert_close(past, told.past_visual[0, x.valid[0]].softmax(-1))
+    neither = tiny(past_text_weight=0.0, past_visual_weight=0.0)
+    assert neither.predict(x)[0].past is not None

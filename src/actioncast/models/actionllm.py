@@ -20,10 +20,20 @@ Differs from the paper / from the official code:
   nothing when the end comes first. `fill="last_query"`.
 - Raw durations too large for exp are shifted before they are normalised; in half precision the
   official ones overflow and the batch is lost.
+- The official trunk runs in float16 under scaled losses, which rounds durations too; ours are
+  float32, and training refuses a float16 trunk without `--precision fp16`.
 - A label's underscores are read as spaces. `label_text="name"`.
 - Text noise, of which the paper speaks and the code has none, is `text_noise`.
-- Eq. 4-6 sum three attentions and Eq. 8 leaves the places out of the residual path; the defaults
-  follow the code. `interaction_fusion="sum"`, `residual_positions=False`.
+- Every token looks at every other, as released; the paper does not say. `trunk.attention="causal"`.
+- Text and features have past heads of their own, as in the last release; byte-code left beside it
+  used one for both.
+- Cross entropies are means, as released; Eq. 17-18 are sums, and Eq. 19 has a minus too many.
+- Tuning has a residual path, starts as the identity and works in two groups, as released; Eq. 15
+  has none of these.
+- Normal queries are drawn once and saved; no code for them was released.
+- Eq. 4-6 sum three attentions, each with layers of its own, and Eq. 8 leaves the places out of the
+  residual path; the defaults follow the code. `interaction_fusion="sum"` (with shared layers),
+  `residual_positions=False`.
 - Any language model, causal attention, other modalities and sampled futures are additions.
 """
 
@@ -210,11 +220,15 @@ class ActionLLM(Anticipator):
     def predict(self, x: Observation) -> list[Prediction]:
         """The observed steps, and the queries up to the first end, laid over each horizon.
 
-        An observed step is what text and vision say in the mean.
+        An observed step is what text and vision say in the mean; a head whose loss has no weight
+        has learned nothing and is not asked, if another has.
         """
         self._require_room(x)
+        if self.config.interaction_positions == "batch" and len(x) > 1:
+            # Released evaluation shows one video at a time: each is the first of its batch.
+            return [self.predict(one)[0] for one in x]
         told = self(x.features, self._text(x), x.valid)
-        said = [past for past in (told.past_text, told.past_visual) if past is not None]
+        said = self._trained_pasts(told)
         past = torch.stack([logits.float().softmax(-1) for logits in said]).mean(0)
         found: list[Prediction] = []
         for i in range(len(x)):
@@ -232,6 +246,14 @@ class ActionLLM(Anticipator):
                 )
             )
         return found
+
+    def _trained_pasts(self, told: Answers) -> list[Float[Tensor, "batch time label"]]:
+        weighed = (
+            (told.past_text, self.config.past_text_weight),
+            (told.past_visual, self.config.past_visual_weight),
+        )
+        said = [(past, weight) for past, weight in weighed if past is not None]
+        return [past for past, weight in said if weight] or [past for past, _ in said]
 
     def sequence_length(self, x: Observation) -> int:
         """Tokens of the longest observation of a batch that go through the trunk."""

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 import folders
 from actioncast import __version__
-from actioncast.__main__ import VERBS, _protocols, main
+from actioncast.__main__ import VERBS, _parsed, _protocols, _train_options, main
 from actioncast.checkpoint import load_checkpoint
 from actioncast.options import Evaluate
 from actioncast.passport import read_result
@@ -23,8 +24,12 @@ from actioncast.recipes import RECIPES
 from actioncast.runs import load_run
 from actioncast.timeline_files import SUFFIXES as FILES
 from actioncast.timeline_files import read_timeline
+from actioncast.trunks.config import TrunkConfig
+from actioncast.trunks.sources import load_source
 from goldens import golden_file
 
+REPOSITORY = Path(__file__).parents[1]
+PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
 PICTURES = (".png", ".svg", ".html")
 
 
@@ -138,6 +143,7 @@ def test_train_helps_with_recipes_and_with_values(line: Line) -> None:
     assert said.code == 0
     for words in ("--lr FLOAT", "--model.hidden-dim INT", "--resume", "observed_multiple"):
         assert words in said.out
+    assert "add splits to a run" in " ".join(said.out.replace("│", " ").split())
     for option in (line.strip("│ ") for line in said.out.splitlines()):
         assert not option.startswith("--config"), option
 
@@ -182,7 +188,8 @@ def test_the_version_is_said(line: Line) -> None:
             ["convert", "actfusion", "a", "--condition-layers", "1", "--condition-layers", "2"],
             ["--condition-layers must stand once"],
         ),
-        (["info", "nothing"], ["'nothing' is no recipe, run folder or result file"]),
+        (["info", "nothing"], ["'nothing' is no recipe, run folder or result file", "lists all"]),
+        (["info", "futr-breakfst"], ["did you mean futr-breakfast"]),
         (["bench", "labels", "--data", "."], ["breakfast was looked for"]),
         (["bench", "labels", "--datasets", "synthetic", "--models", "gpt"], ["unknown recipe"]),
         (["bench", "readme"], ["the README README.md does not exist", "--readme"]),
@@ -728,7 +735,10 @@ def test_info_knows_everything(home: Path, line: Line, tmp_path: Path) -> None:
     for what, words in (
         ((), ["futr", "breakfast", "long_term"]),
         (("futr-breakfast",), ["hidden_dim", "128", "published sizes"]),
-        ((runs / "futr",), ["parameters", "splits 1, 2", "segmentation"]),
+        (
+            (runs / "futr",),
+            ["parameters", "splits 1, 2", "segmentation", "  hidden_dim           8"],
+        ),
         ((runs / "futr" / "split1" / "best",), ["parameters", "fingerprint", "epoch"]),
         ((runs / "n-gram",), ["n-gram, 0 parameters"]),
         ((result,), ["moc 0.2/0.1", "fingerprint"]),
@@ -738,6 +748,48 @@ def test_info_knows_everything(home: Path, line: Line, tmp_path: Path) -> None:
         assert all(word in said.out for word in words), said.out
         assert isinstance(line("info", *what, "--json").json, dict)
     refused(line("info", tmp_path), "holds no checkpoint")
+
+
+def command_lines(page: Path) -> list[str]:
+    """The lines of a page's code blocks that begin with `actioncast`."""
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip().startswith("actioncast ")]
+
+
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_the_command_lines_that_pages_show_can_be_read(page: Path) -> None:
+    for shown in command_lines(page):
+        verb, *words = shlex.split(shown, comments=True)[1:]
+        if verb == "train":
+            _train_options(words)
+        else:
+            _parsed(VERBS[verb][0], words, verb)
+
+
+def test_pages_show_command_lines() -> None:
+    assert len(command_lines(REPOSITORY / "README.md")) > 20
+    shown = command_lines(REPOSITORY / "docs" / "language_models.md")
+    assert "actioncast evaluate runs/actionllm-cad120" in shown
+
+
+def test_a_run_whose_frozen_model_has_moved_is_told_where_it_is(line: Line, tmp_path: Path) -> None:
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    load_source(TrunkConfig(name="untrained:llama-tiny")).model.save_pretrained(gone)
+    small = {"adapter_dim": 4, "num_queries": 3, "modalities": "vision", "interaction": "none"}
+    words = [x for key, value in small.items() for x in (f"--model.{key.replace('_', '-')}", value)]
+    words += ["--epochs", 1, "--split", 1, "--accelerator", "cpu", "--quiet"]
+    words += ["--out", tmp_path, "--trunk", gone]
+    data = folders.write_folder(tmp_path / "kitchen", splits=2)
+    assert line("train", "actionllm", "--data", data, *words).code == 0
+    gone.rename(there)
+    features = data / "features" / "v0.npy"
+    run = tmp_path / "actionllm"
+    for verb in (("evaluate", run), ("predict", run, features)):
+        refused(line(*verb), "not the frozen model that it stands on")
+        said = line(*verb, "--trunk", there)
+        assert said.code == 0, said.err
+    refused(line("evaluate", run, "--trunk", "untrained:bert-tiny"), "another trunk")
 
 
 # Real processes

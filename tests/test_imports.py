@@ -18,7 +18,7 @@ LEVELS = (
     {
         *("evaluation", "streaming", "passport", "training", "tables"),
         "clip_coming",
-        "answer_cost",
+        *("answer_cost", "weightless_cost"),
         *("clip_config", "clip_frames", "clip_sources", "clip_evaluation", "clip_variation"),
         *("scores", "online_running", "online_evaluation"),
         "recognised",
@@ -35,7 +35,7 @@ LEVELS = (
         "recogniser_recipes",
         "language_recipes",
         "runs",
-        *("run_cost", "cost_subjects", "cost_table"),
+        *("run_cost", "cost_subjects", "cost_table", "recipe_trunks"),
         "convert",
         *("clip_recipes", "next_action_recipes", "recipe_cost", "clip_training", "clip_runs"),
     },

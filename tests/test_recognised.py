@@ -1,5 +1,6 @@
 """Where observed labels come from, and that none of them tells of what was not seen."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -26,7 +27,15 @@ from actioncast.models.baselines import NGramConfig
 from actioncast.models.frame_classifier import FrameClassifierConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.passport import read_result
-from actioncast.recognised import FileLabels, RecognisedLabels, Recogniser, label_giver, run_name
+from actioncast.recognised import (
+    FileLabels,
+    Naming,
+    RecognisedLabels,
+    Recogniser,
+    label_giver,
+    run_name,
+    without_split,
+)
 from actioncast.runs import load_run
 from actioncast.timeline import Taxonomy, Timeline
 from actioncast.training import TrainConfig
@@ -224,7 +233,7 @@ def test_the_truth_is_spoilt_as_where_it_is_the_input(dataset: Dataset, spoilt: 
     giver = label_giver("truth", spoilt)
     assert giver is not None
     given, said = giver.given(dataset, "1", {"any"})
-    assert said == str(spoilt)
+    assert said == Naming(said=str(spoilt))
     for name, one in dataset.with_label_input(spoilt).videos.items():
         np.testing.assert_array_equal(given.videos[name].observed_labels, one.observed_labels)
         assert given.videos[name].features is dataset.videos[name].features
@@ -248,9 +257,24 @@ def test_files_name_a_label_a_frame_each_split_its_own_where_there_are_such(
     assert giver is not None
     for split, label in (("1", 1), ("2", 3)):
         given, said = giver.given(dataset, split, {"any"})
-        assert said == "labels of the files of told, which may look ahead"
+        assert (said.said, said.by) == ("labels of files, which may look ahead", "told")
         for one in given.videos.values():
             assert one.labels_seen(5).tolist() == [label] * 5
+
+
+def test_files_are_known_by_the_labels_in_them_and_not_by_their_folder(
+    dataset: Dataset, tmp_path: Path
+):
+    def fingerprint(folder: Path) -> str:
+        return FileLabels(folder).given(dataset, "1", {"any"})[1].fingerprint
+
+    one, copied = files(dataset, tmp_path / "a" / "told"), files(dataset, tmp_path / "copied")
+    other = files(dataset, tmp_path / "b" / "told")
+    lines = (other / "v3.txt").read_text().splitlines()
+    (other / "v3.txt").write_text("\n".join([*lines[:-1], folders.NAMES[1]]) + "\n")
+    assert re.fullmatch("[0-9a-f]{8}", fingerprint(one))
+    assert fingerprint(one) == fingerprint(copied)
+    assert fingerprint(one) != fingerprint(other)
 
 
 def drop(path: Path) -> None:
@@ -319,6 +343,21 @@ def test_a_run_is_called_by_its_folder(path: str, name: str):
     assert run_name(Path(path)) == name
 
 
+@pytest.mark.parametrize(
+    ("source", "run_of_it"),
+    [
+        ("/a/fc", "/a/fc"),
+        ("/a/fc/split2", "/a/fc"),
+        ("/a/fc/split2/best", "/a/fc"),
+        ("/a/fc/split2/last", "/a/fc/split2/last"),
+        ("truth", "truth"),
+        ("", ""),
+    ],
+)
+def test_the_splits_of_a_run_are_one_source(source: str, run_of_it: str):
+    assert without_split(source) == run_of_it
+
+
 # Runs, from the command line
 
 
@@ -343,7 +382,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reads = ("--input", "features", "--labels-from")
     told = path / "runs" / "frame-classifier"
     assert run("train", "n-gram", *reads, told, *words) == 0
-    assert run("train", "futr", *folders.SMALL, *reads[2:], told, *words, "--split", "1") == 0
+    # Nothing of a language model but that it reads labels beside features.
+    small = ("--trunk", "untrained:llama-tiny", "--model.interaction-heads", "4", "--epochs", "1")
+    small = (*small, "--stride", "4", *reads[2:], told, "--split", "1")
+    assert run("train", "actionllm", *small, *words) == 0
     assert run("train", "n-gram", *reads, "truth", *words, "--name", "n-gram-truth") == 0
     assert run("train", "futr", *folders.SMALL, *words, "--name", "alone", "--split", "1") == 0
     return path
@@ -366,11 +408,35 @@ def edited(config: Path, act: Callable[[dict[str, Any]], object]) -> None:
     config.write_text(json.dumps(about))
 
 
+def fingerprint(run_of_it: Path, split: str) -> str:
+    """Computed here by itself: the first digits of the weights' hash."""
+    weights = run_of_it / f"split{split}" / "best" / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+
+
+def both(run_of_it: Path) -> str:
+    said = " ".join(fingerprint(run_of_it, split) for split in "12")
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
+
+
+def score(reader: Path, out: Path, *words: str | Path) -> Path:
+    """The result file of a run."""
+    assert run("evaluate", reader, "--out", out, *words) == 0
+    [found] = out.glob("*.json")
+    return found
+
+
 def test_each_split_is_named_by_the_checkpoint_that_did_not_train_on_its_test_videos(home: Path):
     recognisers = {one.split: one for one in load_run(home / "runs" / "frame-classifier")}
     apart = []
     for one in load_run(home / "runs" / "n-gram"):
-        assert one.labels == "labels named by the run frame-classifier (frame-classifier)"
+        assert one.labels is not None
+        assert (one.labels.said, one.labels.by) == (
+            "labels named by frame-classifier",
+            "frame-classifier",
+        )
+        assert one.checkpoint.run["labels_fingerprint"] == one.labels.fingerprint
+        assert one.labels_in_training == ""
         its, other = (recognisers[split] for split in (one.split, "12".replace(one.split, "")))
         for name in one.dataset.split(one.split).test:
             observed = one.dataset.videos[name].num_frames // 2
@@ -387,16 +453,19 @@ def test_a_run_that_reads_labels_is_scored_and_its_passport_says_whose_they_were
     home: Path, own: Path
 ):
     seen: dict[str, str] = {}
-    for name in ("n-gram", "futr", "n-gram-truth", "alone"):
+    for name in ("n-gram", "actionllm", "n-gram-truth", "alone"):
         assert run("evaluate", own / name, "--task", "long_term") == 0
         result = read_result(own / name / "results" / "long_term-true_length.json")
-        seen[name] = result.passport.input
-    said = "labels named by the run frame-classifier (frame-classifier)"
+        seen[name] = (result.passport.input, result.passport.labels)
+    said, there = "labels named by frame-classifier", own / "frame-classifier"
     assert seen == {
-        "n-gram": said,
-        "futr": f"features, 6 wide, and {said}",
-        "n-gram-truth": "true labels",
-        "alone": "features, 6 wide",
+        "n-gram": (f"{said} {both(there)}", "frame-classifier"),
+        "actionllm": (
+            f"features, 6 wide, and {said} {fingerprint(there, '1')}",
+            "frame-classifier",
+        ),
+        "n-gram-truth": ("true labels", ""),
+        "alone": ("features, 6 wide", ""),
     }
     assert not (home / "runs" / "n-gram" / "results").exists()
 
@@ -431,9 +500,37 @@ def test_a_recogniser_that_is_gone_is_looked_for_and_can_be_named_elsewhere(
     result = read_result(
         own / "n-gram" / "results" / "long_term-true_length-labels_from-moved.json"
     )
-    assert result.passport.input == (
-        "labels named by the run moved (frame-classifier) (in training by frame-classifier)"
-    )
+    said = f"labels named by frame-classifier {both(own / 'moved')}"
+    assert (result.passport.input, result.passport.labels) == (said, "moved")
+
+
+def test_a_copy_of_the_recogniser_compares_and_another_of_its_name_does_not(
+    own: Path, home: Path, tmp_path: Path, capsys: Any
+):
+    """Who named the labels is known by its weights, and not by what its folder is called."""
+    shutil.copytree(own / "frame-classifier", own / "copied")
+    other = tmp_path / "other" / "frame-classifier"
+    words = ("--data", home / "kitchen", "--out", other.parent, "--seed", "1")
+    assert run("train", "frame-classifier", *TINY, *words) == 0
+    first = score(own / "n-gram", tmp_path / "first")
+    copied = score(own / "n-gram", tmp_path / "copied", "--labels-from", own / "copied")
+    another = score(own / "n-gram", tmp_path / "another", "--labels-from", other)
+    assert run("compare", first, copied) == 0
+    capsys.readouterr()
+    assert run("compare", first, another) == 2
+    said = f"labels named by frame-classifier {both(other)} (in training by "
+    assert said + f"{both(own / 'frame-classifier')})" in capsys.readouterr().err
+    assert read_result(another).passport.labels == "frame-classifier"
+
+
+def test_of_a_run_that_says_no_fingerprint_the_names_are_compared(own: Path):
+    shutil.copytree(own / "frame-classifier", own / "copied")
+    for config in (own / "n-gram").rglob("config.json"):
+        edited(config, lambda about: about["run"].pop("labels_fingerprint"))
+    assert [one.labels_in_training for one in load_run(own / "n-gram")] == ["", ""]
+    for source in (str(own / "copied"), "truth"):
+        moved = load_run(own / "n-gram", labels_from=source)
+        assert [one.labels_in_training for one in moved] == ["frame-classifier"] * 2
 
 
 def test_a_model_can_be_tested_on_other_labels_than_it_was_trained_on(own: Path):
@@ -441,7 +538,11 @@ def test_a_model_can_be_tested_on_other_labels_than_it_was_trained_on(own: Path)
     result = read_result(
         own / "n-gram" / "results" / "long_term-true_length-labels_from-truth.json"
     )
-    assert result.passport.input == "true labels (in training by frame-classifier)"
+    said = f"true labels (in training by {both(own / 'frame-classifier')})"
+    assert result.passport.input == said
+    there = own / "frame-classifier"
+    others = load_run(own / "n-gram-truth", labels_from=str(there))
+    assert [one.labels_in_training for one in others] == ["truth", "truth"]
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on_working(own: Path):
@@ -466,6 +567,10 @@ def of_clips(about: dict[str, Any]) -> None:
     about["run"]["kind"] = "clips"
 
 
+def resampled(about: dict[str, Any]) -> None:
+    about["run"]["training"]["resample"] = 4
+
+
 def second_hand(about: dict[str, Any]) -> None:
     about["run"]["training"]["labels_from"] = "truth"
 
@@ -477,6 +582,7 @@ def second_hand(about: dict[str, Any]) -> None:
         (other_data, r"was trained on other data \(kitchen, 0123456789abcdef\) than are used here"),
         (other_converted, r"was trained on other data \(elsewhere, not said\)"),
         (of_clips, "must be a run that names every frame seen"),
+        (resampled, "must be a run on all frames, got .*--stride 4 in its place"),
         (second_hand, "must be a run that reads features alone"),
     ],
 )
@@ -572,7 +678,7 @@ def test_a_video_of_the_data_set_is_forecast_from_what_the_recogniser_says(home:
 
 def test_a_stream_of_features_names_nothing_seen(home: Path, capsys: Any):
     features = home / "kitchen" / "features" / "v0.npy"
-    assert run("stream", home / "runs" / "futr", features) == 2
+    assert run("stream", home / "runs" / "actionllm", features) == 2
     said = capsys.readouterr().err
     assert "reads labels of what was seen beside features" in said
     assert "`actioncast predict`" in said
@@ -589,9 +695,42 @@ def test_training_goes_on_with_the_same_labels_wherever_it_is_started(
     assert "labels_from was " in capsys.readouterr().err
 
 
+def test_the_splits_of_a_run_may_be_named_by_those_of_another_each_said_by_itself(
+    own: Path, home: Path
+):
+    line = ("train", "n-gram", "--input", "features", "--data", home / "kitchen", "--out", own)
+    for split in "12":
+        there = own / "frame-classifier" / f"split{split}"
+        words = ("--labels-from", there, "--split", split, "--name", "next", "--resume")
+        assert run(*line, *words) == 0
+    assert run(*line, "--labels-from", "truth", "--name", "next", "--resume") == 2
+
+
 def test_counts_are_of_the_truth_whoever_names_what_is_seen(home: Path):
     """A counting model learns from whole annotations; the recogniser speaks when it is asked."""
     one, other = (load_run(home / "runs" / name)[0] for name in ("n-gram", "n-gram-truth"))
     ours, theirs = (x.checkpoint.model.state_dict() for x in (one, other))
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     assert isinstance(one.checkpoint.model.config, NGramConfig)
+
+
+@pytest.mark.parametrize("model", ["futr", "actionllm"])
+def test_a_model_that_reads_no_labels_is_not_given_any(
+    home: Path, tmp_path: Path, model: str, capsys: Any
+):
+    more = {
+        "futr": folders.SMALL,
+        "actionllm": ("--trunk", "untrained:llama-tiny", "--model.modalities", "vision"),
+    }[model]
+    words = (
+        "--data",
+        home / "kitchen",
+        "--out",
+        tmp_path,
+        "--split",
+        "1",
+        "--labels-from",
+        "truth",
+    )
+    assert run("train", model, *more, *words) == 2
+    assert f"reads observed labels, got {model}, which reads" in capsys.readouterr().err

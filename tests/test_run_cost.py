@@ -1,5 +1,7 @@
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import folders
-from actioncast import answer_cost, inventory
+from actioncast import answer_cost, cost_subjects, inventory, recipe_trunks
 from actioncast.__main__ import main
 from actioncast.answer_cost import measure_answer, num_weights, observation, peak_bytes
 from actioncast.checkpoint import save_checkpoint
@@ -18,12 +20,17 @@ from actioncast.cost_subjects import Asked
 from actioncast.data import Dataset, Video, open_dataset
 from actioncast.features import FeatureArray
 from actioncast.inference import InferenceConfig
+from actioncast.models.actionllm_config import ActionLLMConfig
 from actioncast.models.base import Anticipator, Losses
 from actioncast.models.baselines import NGramConfig
 from actioncast.protocols import Question
+from actioncast.recipe_trunks import recipe_on_trunk
+from actioncast.recipes import RECIPES
 from actioncast.run_cost import run_cost
 from actioncast.timeline import Taxonomy, Timeline
-from actioncast.training import Machine, build, describe, prepare, train_split
+from actioncast.training import Machine, TrainConfig, build, describe, prepare, train_split
+from actioncast.trunks import finding
+from actioncast.trunks.config import TrunkConfig
 from actioncast.types import Observation, Prediction, Target, Task
 
 TAXONOMY = Taxonomy.of("abcd")
@@ -279,8 +286,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_run(folder: Path, dataset: Dataset, data: Path) -> None:
-    config, shown = prepare(folders.RECIPE, dataset)
+def write_run(
+    folder: Path, dataset: Dataset, data: Path, recipe: TrainConfig = folders.RECIPE
+) -> None:
+    config, shown = prepare(recipe, dataset)
     for split in dataset.splits:
         about = describe(config, shown, split, "", data, [])
         model = build(config, shown)
@@ -328,6 +337,7 @@ def test_the_numbers_and_what_was_asked_as_json(
         "horizon": int(0.3 * lengths[1]),
         "stride": 1,
         "feature_dim": WIDTH,
+        "width_assumed": False,
         "random_features": False,
     }
     assert found["asked"]["observed_ratio"] == 0.5
@@ -366,6 +376,112 @@ def test_a_recipe_needs_no_data_where_the_labels_of_its_data_set_are_known(
     assert found.cost.sequence_length == 900 // 5 // 3
     labels = run_cost("futr-breakfast-labels", Asked(frames=900)).condition
     assert (labels.feature_dim, labels.random_features) == (48, False)
+
+
+def test_the_width_is_that_of_the_data_where_they_are_and_said_where_it_is_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ACTIONCAST_DATA", raising=False)
+    monkeypatch.chdir(root)
+    sentence = "features are assumed to be 2,048 wide"
+    known = run_cost("futr-demo", Asked(frames=60, data=root / "own"))
+    assert (known.condition.feature_dim, known.condition.width_assumed) == (WIDTH, False)
+    assert known.condition.random_features
+    code, out, _ = said(["futr-demo", "--cost", "--frames", "60", "--data", "own"], capsys)
+    assert code == 0
+    assert sentence not in out
+    words = ["futr-breakfast", "futr-breakfast-labels", "runs/futr", "--cost", "--frames", "300"]
+    code, out, err = said([*words, "--rate", "15"], capsys)
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if sentence in line]
+    assert line.endswith(": futr-breakfast")
+
+
+def actionllm(trunk: str, **values: Any) -> TrainConfig:
+    """A recipe of ActionLLM on a trunk of width 32."""
+    small: dict[str, Any] = {"interaction_dim": 8, "interaction_heads": 2, "adapter_dim": 4}
+    model = ActionLLMConfig(trunk=TrunkConfig(name=trunk), num_queries=3, **small | values)
+    return TrainConfig(model=model, dataset="breakfast", resample=6)
+
+
+@pytest.mark.parametrize("modalities", ["both", "vision", "text"])
+@pytest.mark.parametrize("queries", ["ones", "normal"])
+def test_shapes_alone_count_as_much_as_weights(
+    modalities: str, queries: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ACTIONCAST_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    name = "untrained:llama-tiny"
+    config = actionllm(name, modalities=modalities, queries=queries)
+    monkeypatch.setattr(recipe_trunks, "RECIPES", {"futr-breakfast": ("", config)})
+    true = run_cost("futr-breakfast", Asked(frames=900)).cost
+    monkeypatch.setattr(cost_subjects, "WEIGHTLESS", {name})
+    found = run_cost("futr-breakfast", Asked(frames=900)).cost
+    for what in ("learnable", "frozen", "flops", "sequence_length", "weight_bytes"):
+        assert getattr(found, what) == getattr(true, what) > 0, what
+    assert (found.device, found.repetitions) == ("meta", 0)
+    assert found.seconds is found.seconds_p95 is found.peak_bytes is None
+
+
+def test_llama_is_counted_without_weights(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Table III: 624 tokens and 17.38 M of FUTR; 655,424 of ActionLLM's 4.21 M have no use."""
+    monkeypatch.delenv("ACTIONCAST_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    recipes = ("futr-50salads", "llmaction-50salads", "actionllm-50salads")
+    words = [*recipes, "--cost", "--trunk", "untrained:llama-7b", "--frames", 12080, "--rate", 30]
+    code, out, err = said(words, capsys)
+    assert (code, err) == (0, "")
+    futr, llmaction, ours = (line.split() for line in out.splitlines()[2:5])
+    assert futr[1:4] == ["17.38", "M", "-"]
+    assert ours[1:5] == ["3.79", "M", "6.61", "B"]
+    assert (ours[7], llmaction[7]) == ("624", "322")
+    assert ours[8:11] == llmaction[8:11] == ["-"] * 3
+    assert f"nothing was computed: {recipes[1]}, {recipes[2]}" in out
+    (assumed,) = [line for line in out.splitlines() if "are assumed to be 2,048 wide" in line]
+    assert assumed.endswith(f": {', '.join(recipes)}")
+
+
+def test_a_trunk_that_is_not_there_is_said_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(inventory, "run_cost", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(finding, "_download", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.chdir(tmp_path)
+    for trunk in ("nobody/has-such-a-model", "/no/such/folder"):
+        config = actionllm(trunk)
+        monkeypatch.setattr(recipe_trunks, "RECIPES", {"actionllm-breakfast": ("", config)})
+        code, out, err = said(["futr-breakfast", "actionllm-breakfast", "--cost"], capsys)
+        assert (code, out) == (2, "")
+        assert f"the trunk {trunk}, which is not on this disk. Say --trunk" in err
+
+
+def test_a_trunk_in_place_of_the_recipes_own_has_all_of_its_layers() -> None:
+    model: Any = recipe_on_trunk("actionllm-cad120", "untrained:llama-tiny").model
+    assert (model.trunk.name, model.trunk.num_layers) == ("untrained:llama-tiny", 0)
+    assert recipe_on_trunk("actionllm-cad120", "") == RECIPES["actionllm-cad120"][1]
+    assert recipe_on_trunk("futr-cad120", "minilm") == RECIPES["futr-cad120"][1]
+
+
+def test_whoever_named_the_actions_of_a_run_may_have_moved(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Label files, here those of the data itself."""
+    data, run = root / "own", tmp_path / "run"
+    gone, there = tmp_path / "gone", tmp_path / "there"
+    shutil.copytree(data / "groundTruth", there)
+    recipe = replace(folders.RECIPE, labels_from=str(gone))
+    write_run(run, open_dataset("", data), data, recipe)
+    code, _, err = said([run, "--cost"], capsys)
+    assert code == 2
+    assert "--labels-from" in err
+    code, out, err = said([run, "--cost", "--labels-from", there], capsys)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[2].startswith("run ")
+    code, _, err = said([root / "runs" / "futr", "--cost", "--labels-from", there], capsys)
+    assert code == 2
+    assert "--labels-from must go with a run that was trained with it" in err
 
 
 def test_data_without_features_lend_their_labels_and_their_lengths(tmp_path: Path) -> None:
@@ -408,6 +524,7 @@ def test_models_of_every_kind_give_a_row(recipe: str, learns: bool, root: Path) 
         (["runs/futr", "--cost", "--backbone", "x"], "--backbone must go with a recipe of MambaVL"),
         (["runs/futr", "mambavl-ek100-recognition", "--cost"], "give it alone"),
         (["mambavl-ek100-recognition", "--cost", "--frames", "9"], "measured on one clip"),
+        (["runs/futr", "--cost", "--trunk", "minilm"], "--trunk must go with a recipe that stands"),
         (["runs/futr", "--frames", "9"], "must go with --cost"),
         (["runs/futr", "runs/n-gram"], "with --cost it puts several into one table"),
     ],

@@ -1,12 +1,15 @@
 import csv
 import errno
+import gc
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -371,6 +374,27 @@ def test_a_recipe_that_cannot_run_is_refused(values: dict[str, Any], sentence: s
 # Models that count before they descend
 
 
+def test_a_model_that_was_trained_and_saved_is_gone_from_memory(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: else several stand side by side in a process that trains many."""
+    alive: list[weakref.ref[Any]] = []
+
+    def built(*given: Any) -> Any:
+        model = build(*given)
+        alive.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(training, "build", built)
+    gc.disable()
+    try:
+        trained(data, tmp_path / "run", folders.recipe(epochs=1))
+        left = [model() is not None for model in alive]
+    finally:
+        gc.enable()
+    assert left == [False]
+
+
 class CountingFUTR(FUTR, CountsFirst):
     """Remembers how many videos it counted, and that it had not descended yet."""
 
@@ -540,6 +564,37 @@ def test_a_changed_recipe_is_refused_with_its_fields(data: Path, tmp_path: Path)
     (folder / PLAN).write_text("{")
     with pytest.raises(ValueError, match="must be JSON"):
         trained(data, tmp_path / "run", folders.recipe(), resume=True)
+
+
+def test_the_splits_of_a_run_are_of_one_recipe(tmp_path: Path) -> None:
+    """Whichever are trained in which order, and before any is."""
+    data = folders.write_folder(tmp_path / "data", splits=2)
+    run = tmp_path / "run"
+    trained(data, run, folders.recipe(epochs=1), splits=["1"])
+    for splits in (["2"], ["1", "2"], ["2", "1"]):
+        with pytest.raises(ValueError, match=r"split1 was begun with other values \(lr was 0.001"):
+            trained(data, run, folders.recipe(epochs=1, lr=0.01), splits=splits, resume=True)
+        assert not (run / "split2").exists()
+    trained(data, run, folders.recipe(epochs=1), splits=["2"], resume=True)
+    shutil.rmtree(run / "split1")
+    with pytest.raises(ValueError, match=r"split2 was begun with other values"):
+        trained(data, run, folders.recipe(epochs=2), splits=["1"], resume=True)
+
+
+def test_a_run_whose_splits_were_trained_otherwise_is_scored_and_says_so(tmp_path: Path) -> None:
+    data = folders.write_folder(tmp_path / "data", splits=2)
+    plain, other = folders.recipe(epochs=1), folders.recipe(epochs=1, lr=0.01, dataset="data")
+    train_run("futr-50salads", plain, tmp_path / "run", data=data, machine=CPU, splits=["1"])
+    train_run("futr-50salads", other, tmp_path / "other", data=data.parent, machine=CPU)
+    alike = evaluate_run(load_run(tmp_path / "other"), other.protocol()).passport
+    assert "lr 0.01" in alike.changed
+    assert alike.note == ""
+    shutil.copytree(tmp_path / "other" / "split2", tmp_path / "run" / "split2")
+    mixed = evaluate_run(load_run(tmp_path / "run"), plain.protocol(), note="before.").passport
+    assert "lr 0.01" in mixed.changed
+    assert mixed.note == (
+        "before. its splits were trained with other values than one another (lr 0.001, 0.01)."
+    )
 
 
 def test_another_machine_may_go_on(data: Path, tmp_path: Path) -> None:

@@ -98,6 +98,11 @@ def evaluate(arguments: Evaluate) -> None:
     require_label_readers(folders, arguments.labels_from)
     if about_clips(folders):
         refuse_online_options(arguments, (), "a run on short actions")
+        if arguments.trunk:
+            raise ValueError(
+                f"--trunk must go with a run that stands on a language model, got {folders[0]}, a "
+                "run on short actions; leave it out."
+            )
         evaluate_clips(arguments, folders, _warn)
         return
     if arguments.submission is not None:
@@ -112,7 +117,12 @@ def evaluate(arguments: Evaluate) -> None:
     loaded_runs = {}
     for folder in folders:
         loaded = load_run(
-            folder, arguments.data, arguments.split, arguments.device, arguments.labels_from
+            folder,
+            arguments.data,
+            arguments.split,
+            arguments.device,
+            arguments.labels_from,
+            arguments.trunk,
         )
         loaded_runs[str(folder)] = loaded
         other = foreign_data(loaded)
@@ -259,6 +269,7 @@ def predict(arguments: Predict) -> None:
             num_samples=arguments.num_samples,
             device=arguments.device,
             labels_from=arguments.labels_from,
+            trunk=arguments.trunk,
         )
         for run in (arguments.run, *arguments.beside)
     ]
@@ -422,7 +433,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(words)
-    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+    except (
+        *(ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError),
+        ImportError,
+    ) as error:
         print(f"actioncast: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
@@ -479,14 +493,18 @@ def _run_train(words: list[str]) -> None:
         for name, (sentence, _) in recipes.items():
             print(f"  {name:{width}} {sentence}")
         return
+    train(*_train_options(words))
+
+
+def _train_options(words: Sequence[str]) -> tuple[Train | TrainClips, str]:
+    """The options of `train` and the name of the recipe, which comes first."""
     name, rest = words[0], _with_trunk(words[1:])
     if name.startswith("-"):
         raise ValueError(f"train takes the recipe first, got {name!r}: actioncast train RECIPE ...")
     if name in CLIP_RECIPES:
         clips = TrainClips(config=CLIP_RECIPES[name][1])
-        train(_parsed(TrainClips, rest, f"train {name}", clips), name)
-    else:
-        train(_parsed(Train, rest, f"train {name}", Train(config=recipe(name))), name)
+        return _parsed(TrainClips, rest, f"train {name}", clips), name
+    return _parsed(Train, rest, f"train {name}", Train(config=recipe(name))), name
 
 
 def _with_trunk(words: Sequence[str]) -> list[str]:

@@ -54,9 +54,9 @@ class AnswerCost:
     """A product and its sum counted as one."""
     sequence_length: int
     """Tokens that the trunk or encoder sees; of a model that does not say, the steps it reads."""
-    seconds: float
-    """Median time of one answer, features in memory."""
-    seconds_p95: float
+    seconds: float | None
+    """Median time of one answer, features in memory; absent where none was computed."""
+    seconds_p95: float | None
     """95th percentile."""
     repetitions: int
     """Answers timed, after one that warms up."""

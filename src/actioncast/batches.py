@@ -72,11 +72,13 @@ class CutVideos(Dataset[Sample]):
             video = varied(video, self.variation, item.seed)
         question = self.question(item, video)
         if item.start:
-            latest = max(0, video.num_frames - question.observed - 1)
-            video = started(video, min(item.start, latest))
+            first = min(item.start, max(0, video.num_frames - question.observed - 1))
+            video = started(video, first)
+            if question.video_length is not None:
+                question = replace(question, video_length=question.video_length - first)
         # Of a very short observation not every offset is there.
-        first = None if item.offset is None else min(item.offset, question.observed - 1)
-        return cut(video, question, self.stride, self.num_labels, self.anchor, first=first)
+        read = None if item.offset is None else min(item.offset, question.observed - 1)
+        return cut(video, question, self.stride, self.num_labels, self.anchor, first=read)
 
     def question(self, item: Item, video: Video) -> Question:
         """What an item asks; a whole video (ratio 1) asks for segmentation alone."""

@@ -8,7 +8,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -21,7 +21,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from actioncast.files import replace_file
-from actioncast.models import MODELS
+from actioncast.models import MODELS, ModelConfig
 from actioncast.models.base import Anticipator
 from actioncast.timeline import LabelSpace, Taxonomy
 
@@ -76,11 +76,16 @@ def save_checkpoint(
     replace_file(folder / "config.json", json_bytes(about))
 
 
-def load_checkpoint(folder: Path | str, device: str = "cpu") -> Checkpoint:
+def load_checkpoint(folder: Path | str, device: str = "cpu", trunk: str = "") -> Checkpoint:
     """Read a model from a folder.
 
+    Args:
+        folder: Of the checkpoint.
+        device: Where the model goes.
+        trunk: Where the language model is that it stands on, or its name, if not as in training.
+
     Raises:
-        FileNotFoundError: The folder or one of its files is absent.
+        FileNotFoundError: The folder or one of its files is absent, or the trunk.
         ValueError: A file is broken, or the files do not belong together.
     """
     folder = Path(folder)
@@ -104,16 +109,31 @@ def load_checkpoint(folder: Path | str, device: str = "cpu") -> Checkpoint:
             f"the models are {', '.join(MODELS)}."
         )
     config = from_json(MODELS[about["model"]], about["config"], str(folder / "config.json"))
+    if trunk:
+        config = _on_trunk(config, trunk, folder)
     taxonomy = _taxonomy(folder / "labels.json")
     try:
         model = config.build(taxonomy)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{folder} holds what was trained and not the frozen model that it stands on: {error} "
-            f"Bring it back, or say in {folder / 'config.json'} where it is."
+            "Bring it back, say where it is with --trunk PATH, or in "
+            f"{folder / 'config.json'} (name of trunk)."
         ) from None
     load_weights(model, folder / "model.safetensors")
     return Checkpoint(model=model.eval().to(device), name=about["model"], run=about["run"])
+
+
+def _on_trunk(config: ModelConfig, trunk: str, folder: Path) -> ModelConfig:
+    """A config with its trunk from elsewhere, which has no commit of the hub unless it says so."""
+    own = getattr(config, "trunk", None)
+    if own is None:
+        raise ValueError(
+            f"a trunk must go with a model that stands on one, got {trunk} for {folder}, a "
+            f"{type(config).__name__.removesuffix('Config')}; leave it out."
+        )
+    moved: ModelConfig = replace(cast(Any, config), trunk=replace(own, name=trunk, revision=""))
+    return moved
 
 
 def load_weights(model: Anticipator, path: Path) -> None:

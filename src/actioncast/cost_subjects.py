@@ -10,7 +10,9 @@ from jaxtyping import Float
 
 from actioncast.checkpoint import Checkpoint
 from actioncast.data import Dataset, LabelInput, Split, Video, find_dataset, open_dataset
-from actioncast.models.base import CountingAnticipator
+from actioncast.models.actionllm_config import ActionLLMConfig
+from actioncast.models.base import Anticipator, CountingAnticipator
+from actioncast.recipe_trunks import recipe_on_trunk
 from actioncast.recipes import RECIPES, unknown_recipe
 from actioncast.runs import (
     Loaded,
@@ -22,6 +24,7 @@ from actioncast.runs import (
 )
 from actioncast.timeline import Taxonomy, Timeline
 from actioncast.training import TrainConfig, build, model_name, prepare, training_facts
+from actioncast.weightless_cost import WEIGHTLESS, build_weightless
 
 SIZES: Mapping[str, tuple[int, float]] = {
     "breakfast": (48, 15.0),
@@ -52,6 +55,12 @@ class Asked:
     data set"""
     data: Path | None = None
     """folder of the data set, or the folder that holds it"""
+    trunk: str = ""
+    """language model, all of its layers, in place of that of every recipe that has one; of
+    untrained:llama-7b shapes alone are counted, no weights are needed"""
+    labels_from: str = ""
+    """of runs that read labels beside features: who names them (truth, a run, a folder of label
+    files), if not who did in training, or where that lies instead"""
     device: str = "cpu"
     """where the models run"""
 
@@ -78,6 +87,8 @@ class RandomFeatures:
     """Features that tell nothing: normal, the same for the same frames asked for."""
 
     num_features: int
+    assumed: bool = False
+    """Whether the width is that of a recipe, which follows that of data."""
 
     def read(self, start: int, end: int, stride: int = 1) -> Float[np.ndarray, "time feature"]:
         """Vectors for every `stride`-th of the frames `[start, end)`."""
@@ -109,12 +120,18 @@ def _of_recipe(name: str, asked: Asked) -> Loaded:
     """The untrained model of a recipe; one that counts has counted the first split."""
     # Other questions of its training must not make the video too long for the model.
     config = replace(
-        RECIPES[name][1], observed_ratios=(asked.observed_ratio,), ratio_jitter=0.0, warp=0.0
+        recipe_on_trunk(name, asked.trunk),
+        observed_ratios=(asked.observed_ratio,),
+        ratio_jitter=0.0,
+        warp=0.0,
     )
     config, dataset = prepare(config, _dataset_for(name, config, asked))
     dataset = dataset.resampled(config.resample)
     split = next(iter(dataset.splits))
-    model = build(config, dataset)
+    if isinstance(config.model, ActionLLMConfig) and config.model.trunk.name in WEIGHTLESS:
+        model: Anticipator = build_weightless(config.model, dataset.taxonomy)
+    else:
+        model = build(config, dataset).to(asked.device)
     if isinstance(model, CountingAnticipator):
         if asked.frames:
             raise ValueError(
@@ -123,7 +140,7 @@ def _of_recipe(name: str, asked: Asked) -> Loaded:
             )
         model.fit([video.counted() for video in dataset.select(dataset.split(split).train)])
     checkpoint = Checkpoint(
-        model=model.eval().to(asked.device),
+        model=model.eval(),
         name=model_name(config.model),
         run={"training": training_facts(config)},
     )
@@ -132,24 +149,25 @@ def _of_recipe(name: str, asked: Asked) -> Loaded:
 
 def _dataset_for(name: str, config: TrainConfig, asked: Asked) -> Dataset:
     """The data of a recipe, or a video made up for it; with features in any case."""
-    width = int(getattr(config.model, "feature_dim", 1))
+    drawn = RandomFeatures(int(getattr(config.model, "feature_dim", 1)), assumed=True)
     try:
         dataset = open_dataset(config.dataset, asked.data, asked.rate or None)
     except (FileNotFoundError, ValueError) as error:
         if asked.data is None and asked.frames and config.dataset in SIZES:
             count, rate = SIZES[config.dataset]
             labels = Taxonomy.of(f"action {i}" for i in range(count))
-            return made_up(config.dataset, labels, width, asked, rate)
+            return made_up(config.dataset, labels, drawn, asked, rate)
         more = (
             "A video that is made up takes its labels from there."
             if asked.frames
             else "Or say --frames N, which makes up a video."
         )
         raise ValueError(f"{name}: {error} {more}") from None
+    true = next((v.features for v in dataset.videos.values() if v.features is not None), None)
     if asked.frames:
-        return made_up(dataset.name, dataset.taxonomy, width, asked, dataset.rate)
-    if config.input == "features" and all(v.features is None for v in dataset.videos.values()):
-        drawn = RandomFeatures(width)
+        alike = drawn if true is None else RandomFeatures(true.num_features)
+        return made_up(dataset.name, dataset.taxonomy, alike, asked, dataset.rate)
+    if config.input == "features" and true is None:
         videos = {key: replace(video, features=drawn) for key, video in dataset.videos.items()}
         dataset = replace(dataset, videos=videos)
     return dataset
@@ -171,13 +189,14 @@ def _of_run(folder: Path, asked: Asked) -> Loaded:
                 "its data; leave it out."
             )
         _require_data(folder, about, asked.data)
-        (loaded,) = load_run(first, asked.data, "", asked.device)
+        (loaded,) = load_run(first, asked.data, "", asked.device, asked.labels_from)
         return replace(loaded, split=loaded.split or next(iter(loaded.dataset.splits)))
     (checkpoint,) = load_checkpoints(first, "", asked.device)
     model: Any = checkpoint.model
     width = int(getattr(getattr(model, "config", None), "feature_dim", 1))
     rate = float(about.get("rate") or 15.0)
-    dataset = made_up(str(about.get("dataset", "")), model.taxonomy, width, asked, rate)
+    drawn, name = RandomFeatures(width), str(about.get("dataset", ""))
+    dataset = made_up(name, model.taxonomy, drawn, asked, rate)
     training = checkpoint.run["training"]
     if training["input"] == "labels":
         dataset = dataset.with_label_input(LabelInput(**training["labels"]))
@@ -199,13 +218,15 @@ def _require_data(folder: Path, about: Mapping[str, Any], data: Path | None) -> 
         raise ValueError(f"the data of {folder} are not in {at}; {more}") from None
 
 
-def made_up(name: str, taxonomy: Taxonomy, width: int, asked: Asked, rate: float) -> Dataset:
+def made_up(
+    name: str, taxonomy: Taxonomy, features: RandomFeatures, asked: Asked, rate: float
+) -> Dataset:
     """A data set of one video of `asked.frames`: a few actions one after another.
 
     Args:
         name: Of the data set that it stands for.
         taxonomy: Its labels.
-        width: Of a feature vector.
+        features: Of the video.
         asked: Frames of the video, and frames per second.
         rate: Frames per second where that says none.
     """
@@ -216,7 +237,7 @@ def made_up(name: str, taxonomy: Taxonomy, width: int, asked: Asked, rate: float
         timeline=Timeline.from_frames(labels, rate, taxonomy.labels),
         rate=rate,
         num_frames=asked.frames,
-        features=RandomFeatures(width),
+        features=features,
         observed_labels=labels,
     )
     return Dataset(

@@ -20,8 +20,8 @@ def cost_table(rows: Mapping[str, RunCost]) -> str:
             _scaled(row.cost.flops, 1e9),
             _scaled(row.cost.multiply_adds, 1e9),
             f"{row.cost.sequence_length:,}",
-            f"{row.cost.seconds:.4f}",
-            f"{row.cost.seconds_p95:.4f}",
+            _seconds(row.cost.seconds),
+            _seconds(row.cost.seconds_p95),
             _scaled(row.cost.peak_bytes, 1e6),
             _scaled(row.cost.weight_bytes, 1e6),
         )
@@ -42,6 +42,15 @@ def _conditions(rows: Mapping[str, RunCost]) -> list[str]:
     ]
     if drawn := [name for name, row in rows.items() if row.condition.random_features]:
         said.append(f"random features, for want of true ones: {', '.join(drawn)}")
+    widths: dict[int, list[str]] = {}
+    for name, row in rows.items():
+        if row.condition.width_assumed:
+            widths.setdefault(row.condition.feature_dim, []).append(name)
+    said += [
+        f"features are assumed to be {width:,} wide; data that are there (--data PATH) tell their "
+        f"width: {', '.join(names)}"
+        for width, names in widths.items()
+    ]
     said += [
         f"{name} reads the video from {row.cost.offsets} offsets of its stride; all are counted"
         for name, row in rows.items()
@@ -51,12 +60,19 @@ def _conditions(rows: Mapping[str, RunCost]) -> list[str]:
 
 
 def _measured(rows: Mapping[str, RunCost]) -> list[str]:
-    costs = [row.cost for row in rows.values()]
-    times = [cost.repetitions for cost in costs]
-    answers = " to ".join(map(str, dict.fromkeys((min(times), max(times)))))
+    costs = [row.cost for row in rows.values() if row.cost.seconds is not None]
+    said: list[str] = []
+    if costs:
+        times = [cost.repetitions for cost in costs]
+        answers = " to ".join(map(str, dict.fromkeys((min(times), max(times)))))
+        said.append(
+            f"one answer on {costs[0].device}, {costs[0].threads} thread(s), PyTorch "
+            f"{costs[0].torch}; seconds: median and 95th percentile of {answers} answers"
+        )
+    if counted := [name for name, row in rows.items() if row.cost.seconds is None]:
+        said.append(f"counted from shapes, nothing was computed: {', '.join(counted)}")
     return [
-        f"one answer on {costs[0].device}, {costs[0].threads} thread(s), PyTorch "
-        f"{costs[0].torch}; seconds: median and 95th percentile of {answers} answers",
+        *said,
         "operations: products of matrices, convolutions, attention and scans; a product and its "
         "sum are two (GFLOP) or one (GMAC)",
         "peak MB: tensors made on the way to the answer, besides weights and features",
@@ -69,6 +85,10 @@ def _weights(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.2f} {name}"
     return str(count or "-")
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _scaled(value: float | None, unit: float) -> str:

@@ -1,5 +1,6 @@
 """What there is: models, recipes, data sets, and what a folder or file holds."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from actioncast.passport import read_result
 from actioncast.progress import Progress, silent
 from actioncast.protocols import PROTOCOLS
 from actioncast.recipe_cost import cost_of
-from actioncast.recipes import RECIPES
+from actioncast.recipe_trunks import require_trunks
+from actioncast.recipes import RECIPES, unknown_recipe
 from actioncast.run_cost import run_cost
-from actioncast.runs import checkpoints
+from actioncast.runs import checkpoints, require_label_readers
 from actioncast.side_by_side import end_of
 from actioncast.tables import number
 from actioncast.training import model_name
@@ -48,10 +50,7 @@ def describe(what: str = "") -> Description:
         return _run(path)
     if path.suffix == ".json":
         return _result(path)
-    raise ValueError(
-        f"{what!r} is no recipe, run folder or result file; the recipes are "
-        f"{', '.join([*RECIPES, *CLIP_RECIPES])}."
-    )
+    raise ValueError(f"{what!r} is no recipe, run folder or result file: {unknown_recipe(what)}")
 
 
 def describe_cost(
@@ -88,6 +87,8 @@ def describe_cost(
     if backbone:
         raise ValueError(f"--backbone must go with a recipe of MambaVL, got {what[0]}.")
     asked = asked or Asked()
+    require_label_readers([Path(one) for one in what if Path(one).is_dir()], asked.labels_from)
+    require_trunks(what, asked.trunk)
     paths = list(dict.fromkeys(map(Path, what)))
     named = {str(end_of(path, paths)): str(path) for path in paths}
     rows = {name: run_cost(path, asked, name, progress) for name, path in named.items()}
@@ -124,7 +125,9 @@ def _recipe(name: str) -> Description:
 
 
 def _run(path: Path) -> Description:
-    found = {split: load_checkpoint(folder) for split, folder in checkpoints(path).items()}
+    folders = checkpoints(path)
+    found = {split: load_checkpoint(folder) for split, folder in folders.items()}
+    about = json.loads((next(iter(folders.values())) / "config.json").read_text(encoding="utf-8"))
     first = next(iter(found.values()))
     learnable, frozen = num_weights(first.model)
     facts = {
@@ -134,6 +137,7 @@ def _run(path: Path) -> Description:
         "labels": list(first.model.taxonomy.labels.names),
         "tasks": sorted(first.model.tasks),
         "splits": list(found),
+        "config": about["config"],
         "run": to_json(first.run),
     }
     lines = [
@@ -141,7 +145,7 @@ def _run(path: Path) -> Description:
         f"{f' ({frozen:,} frozen)' if frozen else ''}, "
         f"{len(facts['labels'])} labels, answers {', '.join(facts['tasks'])}",
         f"splits {', '.join(found) or '-'}",
-        *_lines(facts["run"]),
+        *_lines({"model": facts["config"], **facts["run"]}),
     ]
     return Description(facts, "\n".join(lines))
 

@@ -190,6 +190,18 @@ LANGUAGE_RECIPES: Recipes = {
         "LLMAction on Breakfast: features and queries alone, LLaMA-7B",
         _changed(ACTIONLLM_BREAKFAST, modalities="vision", interaction="none"),
     ),
+    "llmaction-breakfast-labels": (
+        "LLMAction on Breakfast from true labels, half of MiniLM: minutes on a CPU",
+        _changed(ACTIONLLM_BREAKFAST_LABELS, modalities="vision", interaction="none"),
+    ),
+    "llmaction-50salads-labels": (
+        "LLMAction on 50 Salads from true labels, half of MiniLM: minutes on a CPU",
+        _changed(ACTIONLLM_50SALADS_LABELS, modalities="vision", interaction="none"),
+    ),
+    "llmaction-cad120": (
+        "LLMAction on CAD-120 features, half of MiniLM",
+        _changed(ACTIONLLM_CAD120, modalities="vision", interaction="none", text_noise=0.0),
+    ),
     "actionllm-breakfast-labels": (
         "ActionLLM on Breakfast from true labels, half of MiniLM: minutes on a CPU",
         ACTIONLLM_BREAKFAST_LABELS,

@@ -31,7 +31,7 @@ class Train:
     name: str = ""
     """folder of the run in there; absent, the recipe's name"""
     resume: bool = False
-    """go on with a run that was stopped"""
+    """go on with a run that was stopped, or add splits to a run (--split)"""
     machine: Annotated[Machine, tyro.conf.arg(name="")] = field(default_factory=Machine)
     json: bool = False
     """print where the checkpoints are as JSON"""
@@ -66,6 +66,8 @@ class Evaluate:
     labels_from: str = ""
     """of runs that read labels beside features: who names them (truth, a run, a folder of label
     files), if not who did in training, or where that lies instead"""
+    trunk: str = ""
+    """where the frozen model of the run lies, if not where it lay in training"""
     split: str = ""
     """the one split to score; names that of a checkpoint that does not say it. Of short actions:
     validation, or held_out for the training clips that selected the checkpoint"""
@@ -129,6 +131,8 @@ class Predict:
     labels_from: str = ""
     """of runs that read labels beside features: who names them (truth, a run, a folder of label
     files), if not who did in training, or where that lies instead"""
+    trunk: str = ""
+    """where the frozen model of the run lies, if not where it lay in training"""
     split: str = ""
     """which split's checkpoint; absent, for a test video the one that did not train on it"""
     now: float = 0.0

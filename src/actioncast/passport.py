@@ -47,7 +47,9 @@ class Passport:
     way: str = ""
     """`at once`, or `streamed` with the median time of a step; online alone."""
     input: str
-    """What the model saw: features, true labels, predicted labels."""
+    """What the model saw: features, true labels, predicted labels; a fingerprint says whose."""
+    labels: str = ""
+    """What the run or the folder is called that named the observed actions; empty without one."""
     features_causal: str
     """yes, no or unknown: whether features of a frame see later frames."""
     metric: str
@@ -57,9 +59,13 @@ class Passport:
     selection: str
     """How the checkpoint was chosen."""
     model: str
+    trunk: str = ""
+    """The frozen language model that the model stands on, how it is run, and a fingerprint of its
+    weights; empty without one."""
     recipe: str
     changed: tuple[str, ...] = ()
-    """Values of the training that are not those of the recipe, as `model.dropout 0.2`."""
+    """Values of the training, of any split, that are not those of the recipe, as
+    `model.dropout 0.2`."""
     trained_on: str = ""
     """Whose questions trained the model; under another `horizon_source` the horizon is swapped."""
     inference: str = ""

@@ -5,6 +5,7 @@ recogniser that looks ahead would carry the future into what it says of the past
 checkpoint of split k answers, for that of another split has trained on videos tested here.
 """
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,19 @@ MOST_FRAMES = 50_000_000
 Labels = Int[np.ndarray, " time"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """Whose labels the observed ones of a split are."""
+
+    said: str
+    """What they are, in words that hold wherever their source lies."""
+    by: str = ""
+    """What the run or the folder of files is called here; empty for the truth."""
+    fingerprint: str = ""
+    """Eight hexadecimal digits that change with the weights of the run, or with any label of the
+    files; empty for the truth."""
+
+
 @runtime_checkable
 class LabelGiver(Protocol):
     """Adds observed labels to a dataset."""
@@ -39,7 +53,7 @@ class LabelGiver(Protocol):
 
     def given(
         self, dataset: Dataset, split: str, fingerprints: Collection[str] = ()
-    ) -> tuple[Dataset, str]:
+    ) -> tuple[Dataset, Naming]:
         """The dataset with the labels that its videos have in a split, and whose they are.
 
         Args:
@@ -97,14 +111,14 @@ class TrueLabels:
         dataset: Dataset,
         split: str,  # noqa: ARG002
         fingerprints: Collection[str] = (),
-    ) -> tuple[Dataset, str]:
+    ) -> tuple[Dataset, Naming]:
         """See `LabelGiver`."""
         if not fingerprints:
             raise ValueError(
                 "true labels of what was seen must come from an annotation, got a file of one's "
                 "own without; say --labels-from with a run or a folder of label files."
             )
-        return dataset.with_true_labels(self.spoilt), str(self.spoilt)
+        return dataset.with_true_labels(self.spoilt), Naming(said=str(self.spoilt))
 
 
 @dataclass(slots=True)
@@ -123,7 +137,7 @@ class FileLabels:
         dataset: Dataset,
         split: str,
         fingerprints: Collection[str] = (),  # noqa: ARG002
-    ) -> tuple[Dataset, str]:
+    ) -> tuple[Dataset, Naming]:
         """See `LabelGiver`."""
         own = self.folder / f"split{split}"
         folder = own if own.is_dir() else self.folder
@@ -134,8 +148,19 @@ class FileLabels:
             for name in names
             for video in [dataset.videos[name]]
         }
-        said = f"labels of the files of {self.folder.name}, which may look ahead"
-        return replace(dataset, videos={**dataset.videos, **labelled}), said
+        named = Naming(
+            said="labels of files, which may look ahead",
+            by=self.folder.name,
+            fingerprint=self._fingerprint(folder, [video.id for video in labelled.values()]),
+        )
+        return replace(dataset, videos={**dataset.videos, **labelled}), named
+
+    def _fingerprint(self, folder: Path, ids: Collection[str]) -> str:
+        digest = hashlib.sha256()
+        for name in sorted(ids):
+            digest.update(f"{name}\n".encode())
+            digest.update(self._read[folder / f"{name}.txt"].astype(np.int32).tobytes())
+        return digest.hexdigest()[:8]
 
     def _labels(self, folder: Path, dataset: Dataset, video: Video) -> Labels:
         path = folder / f"{video.id}.txt"
@@ -168,7 +193,7 @@ class RunLabels:
 
     def given(
         self, dataset: Dataset, split: str, fingerprints: Collection[str] = ()
-    ) -> tuple[Dataset, str]:
+    ) -> tuple[Dataset, Naming]:
         """See `LabelGiver`."""
         at = self._checkpoint(split)
         checkpoint = load_checkpoint(at, self.device)
@@ -184,8 +209,14 @@ class RunLabels:
             name: replace(video, observed_labels=RecognisedLabels(recogniser, shown.videos[name]))
             for name, video in dataset.videos.items()
         }
-        said = f"labels named by the run {run_name(self.folder)} ({checkpoint.name})"
-        return replace(dataset, videos=videos), said
+        with (at / "model.safetensors").open("rb") as weights:
+            fingerprint = hashlib.file_digest(weights, "sha256").hexdigest()[:8]
+        named = Naming(
+            said=f"labels named by {checkpoint.name}",
+            by=run_name(self.folder),
+            fingerprint=fingerprint,
+        )
+        return replace(dataset, videos=videos), named
 
     def _checkpoint(self, split: str) -> Path:
         found = _trained_splits(self.folder)
@@ -213,6 +244,11 @@ class RunLabels:
             raise ValueError(
                 f"--labels-from must be a run that reads features alone, got {self.folder}, which "
                 "reads labels that another one named; give that one."
+            )
+        if (every := int(run["training"].get("resample", 1))) > 1:
+            raise ValueError(
+                f"--labels-from must be a run on all frames, got {self.folder}, trained on one of "
+                f"{every} alone (--resample {every}); train it with --stride {every} in its place."
             )
         if split and (own := str(run.get("split", ""))) != split:
             raise ValueError(
@@ -323,6 +359,17 @@ def run_name(folder: Path) -> str:
     parts = [part for part in folder.parts if part not in ("best", "last")]
     split = len(parts) > 1 and parts[-1].startswith("split")
     return "/".join(parts[-2:]) if split else parts[-1]
+
+
+def without_split(source: str) -> str:
+    """A source of labels without the split that it is said for: the same for all splits of a run.
+
+    Args:
+        source: As `labels_from` has it.
+    """
+    path = Path(source)
+    path = path.parent if path.name == "best" else path
+    return str(path.parent if path.name.startswith("split") else path) if source else ""
 
 
 def _trained_splits(folder: Path) -> dict[str, Path]:

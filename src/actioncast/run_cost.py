@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from actioncast.answer_cost import AnswerCost, measure_answer
 from actioncast.cost_subjects import Asked, RandomFeatures, open_subject
 from actioncast.data import Video
+from actioncast.models.actionllm import ActionLLM
 from actioncast.progress import Progress, silent
 from actioncast.protocols import HorizonSource, Question
 from actioncast.recipes import RECIPES
 from actioncast.runs import Loaded, trained_protocol
 from actioncast.scores import moments_of
 from actioncast.types import Task
+from actioncast.weightless_cost import is_weightless, measure_weightless
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class Condition:
     """Every how many frames the model reads one."""
     feature_dim: int
     """Width of what it reads."""
+    width_assumed: bool
+    """Whether that is the recipe's own, for want of data that say it."""
     random_features: bool
     """Whether features were drawn, for want of true ones."""
 
@@ -74,17 +78,22 @@ def run_cost(what: str, asked: Asked, name: str = "", progress: Progress = silen
         # Whoever will name the actions seen, a model that reads them reads as many.
         video = replace(video, observed_labels=video.frames())
     question = _question(loaded, video, asked)
-    cost = measure_answer(
-        model,
-        video,
-        question,
-        loaded.inference(device=asked.device),
-        ahead=moments_of(model) if Task.ONLINE in model.tasks else (),
-        name=name or what,
-        progress=progress,
-    )
-    features = video.features
+    if isinstance(model, ActionLLM) and is_weightless(model):
+        cost = measure_weightless(model, video, question, loaded.inference())
+    else:
+        cost = measure_answer(
+            model,
+            video,
+            question,
+            loaded.inference(device=asked.device),
+            ahead=moments_of(model) if Task.ONLINE in model.tasks else (),
+            name=name or what,
+            progress=progress,
+        )
+    # Of what is resampled, the features that it was made of.
+    features = (loaded.dataset.made_from or loaded.dataset).videos[video.id].features
     assert features is not None, "what was measured has features"
+    drawn = isinstance(features, RandomFeatures)
     return RunCost(
         model=loaded.checkpoint.name,
         trained=what not in RECIPES,
@@ -98,7 +107,8 @@ def run_cost(what: str, asked: Asked, name: str = "", progress: Progress = silen
             horizon=question.horizon,
             stride=loaded.stride,
             feature_dim=features.num_features,
-            random_features=isinstance(features, RandomFeatures),
+            width_assumed=isinstance(features, RandomFeatures) and features.assumed,
+            random_features=drawn,
         ),
     )
 

@@ -17,15 +17,17 @@ from actioncast.data import Dataset, LabelInput, find_dataset, holds_dataset, op
 from actioncast.inference import InferenceConfig, as_trained
 from actioncast.protocols import HorizonSource, LongTerm, Online
 from actioncast.protocols.online import MOMENTS
-from actioncast.recognised import LabelGiver, label_giver
+from actioncast.recognised import TRUTH, LabelGiver, Naming, label_giver
 from actioncast.scores import moments_of
 from actioncast.training import (
+    PLAN,
     RESUME,
     Machine,
     TrainConfig,
     holds_training,
     is_first_process,
     prepare,
+    require_same_values,
     train_split,
 )
 
@@ -60,7 +62,8 @@ def train_run(
         say: Told what was found odd.
 
     Raises:
-        ValueError, FileNotFoundError: Data and recipe do not fit, or the folder holds a run.
+        ValueError, FileNotFoundError: Data and recipe do not fit, or the folder holds a run, or
+            one of its splits was begun with other values.
     """
     machine = machine or Machine()
     machine.require()
@@ -75,11 +78,19 @@ def train_run(
     config, dataset = prepare(config, dataset)
     giver = label_giver(config.labels_from, config.labels)
     shown = dict.fromkeys(names, dataset)
+    named_by = dict.fromkeys(names, "")
     if giver is not None:
         # Whatever does not fit is found before the first split is trained.
         config = replace(config, labels_from=giver.source)
         known = {dataset.fingerprint()}
-        shown = {name: giver.given(dataset, name, known)[0] for name in names}
+        given = {name: giver.given(dataset, name, known) for name in names}
+        shown = {name: labelled for name, (labelled, _) in given.items()}
+        named_by = {name: naming.fingerprint for name, (_, naming) in given.items()}
+    # All splits of a run are of one recipe, those too that are not asked for.
+    for path in sorted(folder.glob(f"split*/{PLAN}")):
+        if holds_training(path.parent):
+            fingerprint = dataset.resampled(config.resample).fingerprint()
+            require_same_values(path.parent, config, fingerprint)
     at = None if dataset.name == "synthetic" else find_dataset(config.dataset, data)
     for name in names:
         train_split(
@@ -90,6 +101,7 @@ def train_run(
             machine,
             recipe=recipe,
             data=at,
+            labels_fingerprint=named_by[name],
         )
     return folder
 
@@ -182,8 +194,10 @@ class Loaded:
     dataset: Dataset
     split: str
     """Empty where the checkpoint does not say."""
-    labels: str = ""
-    """Who names the actions observed beside the features, in words; empty where nobody does."""
+    labels: Naming | None = None
+    """Who names the actions observed beside the features, where anybody does."""
+    labels_in_training: str = ""
+    """Who named them in training, if another one; empty if the same or nobody did."""
 
     @property
     def training(self) -> Mapping[str, Any]:
@@ -206,6 +220,7 @@ def load_run(
     split: str = "",
     device: str = "cpu",
     labels_from: str = "",
+    trunk: str = "",
 ) -> list[Loaded]:
     """Load the checkpoints of a run and their data.
 
@@ -216,6 +231,8 @@ def load_run(
         device: Where the models go.
         labels_from: Who names the actions observed, if not who named them in training; of a run
             that reads features alone nobody does.
+        trunk: Where the language model is that the models stand on, if not where it was in
+            training.
 
     Raises:
         ValueError: Checkpoint and data do not belong together, or the run has no such split.
@@ -225,19 +242,27 @@ def load_run(
     dataset: Dataset | None = None
     giver: LabelGiver | None = None
     known: set[str] = set()
-    for checkpoint in load_checkpoints(folder, split, device):
+    for checkpoint in load_checkpoints(folder, split, device, trunk=trunk):
         if dataset is None:
             dataset = _dataset_of(checkpoint, data)
             giver = label_giver_of(checkpoint, labels_from, device)
             if giver is not None:
                 known = {str(checkpoint.run.get("fingerprint", "")), dataset.fingerprint()} - {""}
         own = str(checkpoint.run.get("split", "")) or split
-        shown, said = dataset, ""
+        shown, naming, trained = dataset, None, ""
         if giver is not None:
-            shown, said = giver.given(dataset, own, known)
-            said += otherwise_trained(checkpoint, giver)
+            shown, naming = giver.given(dataset, own, known)
+            trained = otherwise_trained(checkpoint, giver, naming)
         shown = shown.resampled(resampled_by(checkpoint))
-        loaded.append(Loaded(checkpoint=checkpoint, dataset=shown, split=own, labels=said))
+        loaded.append(
+            Loaded(
+                checkpoint=checkpoint,
+                dataset=shown,
+                split=own,
+                labels=naming,
+                labels_in_training=trained,
+            )
+        )
     return loaded
 
 
@@ -261,10 +286,22 @@ def label_giver_of(
     return label_giver(labels_from or trained, spoilt, device)
 
 
-def otherwise_trained(checkpoint: Checkpoint, giver: LabelGiver) -> str:
-    """What to add where another one named the actions observed in training; else empty."""
-    trained, own = (Path(said).name for said in (_trained_from(checkpoint), giver.source))
-    return "" if trained == own else f" (in training by {trained})"
+def otherwise_trained(checkpoint: Checkpoint, giver: LabelGiver, naming: Naming) -> str:
+    """Who named the actions observed in training, where it was another one; else empty.
+
+    It is said by its fingerprint, and by its name where it is the truth or has none.
+    """
+    trained = _trained_from(checkpoint)
+    name = Path(trained).name
+    fingerprint = str(checkpoint.run.get("labels_fingerprint", ""))
+    if fingerprint:
+        same = fingerprint == naming.fingerprint
+    elif TRUTH in (trained, giver.source):
+        same = trained == giver.source
+    else:
+        # Checkpoints of earlier versions say a name alone.
+        same = name == Path(giver.source).name
+    return "" if same else fingerprint or name
 
 
 def _trained_from(checkpoint: Checkpoint) -> str:
@@ -309,7 +346,7 @@ def foreign_data(loaded: Sequence[Loaded]) -> str:
 
 
 def load_checkpoints(
-    folder: Path, split: str = "", device: str = "cpu", kind: str = ""
+    folder: Path, split: str = "", device: str = "cpu", kind: str = "", trunk: str = ""
 ) -> list[Checkpoint]:
     """Load the checkpoints of a run, or that of one split.
 
@@ -318,12 +355,13 @@ def load_checkpoints(
         split: Absent, all splits.
         device: Where the models go.
         kind: What the run was trained on, as its checkpoints say it; whole videos say nothing.
+        trunk: See `load_checkpoint`.
 
     Raises:
         ValueError: The run has no such split or is of another kind, or the device cannot be used.
     """
     require_device(device)
-    found = {path: load_checkpoint(path, device) for path in checkpoints(folder).values()}
+    found = {path: load_checkpoint(path, device, trunk) for path in checkpoints(folder).values()}
     if odd := {str(one.run.get("kind", "")) for one in found.values()} - {kind}:
         own, wanted = (KINDS.get(name, name) for name in (odd.pop(), kind))
         raise ValueError(f"{folder} must be a run on {wanted}, got one on {own}.")

@@ -1,12 +1,15 @@
 """A run and a protocol in, a result with its passport out."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from actioncast.checkpoint import to_json
 from actioncast.data import LabelInput, Video
 from actioncast.evaluation import (
     Combine,
@@ -27,12 +30,21 @@ from actioncast.protocols import (
     Segmentation,
     VideoProtocol,
 )
-from actioncast.recipes import changed_values
+from actioncast.recipes import FOLLOWS, changed_values
 from actioncast.runs import Loaded, resampled_by, trained_online, trained_protocol
 from actioncast.scores import Scores
 from actioncast.timeline import LabelSpace
-from actioncast.training import commit
+from actioncast.training import commit, flat
 from actioncast.types import Task
+
+
+@runtime_checkable
+class StandsOnTrunk(Protocol):
+    """What a model also is that stands on a frozen language model."""
+
+    @property
+    def trunk_said(self) -> str:
+        """Which one it is and how it is run, in words."""
 
 
 def evaluate_run(
@@ -104,15 +116,34 @@ def _scored(
             return score_online(model, videos, protocol, inference, progress)
 
 
-def _input(loaded: Loaded) -> str:
+def _input(loaded: Sequence[Loaded]) -> str:
     """What a model sees, with who names the actions observed where somebody does."""
-    if loaded.training["input"] == "labels":
-        return str(LabelInput(**loaded.training["labels"]))
+    first = loaded[0]
+    if first.training["input"] == "labels":
+        return str(LabelInput(**first.training["labels"]))
+    labels = _labels(loaded)
     # A model that counts reads no features.
-    if loaded.labels and not hasattr(loaded.checkpoint.model.config, "feature_dim"):
-        return loaded.labels
-    beside = f", and {loaded.labels}" if loaded.labels else ""
-    return f"features, {loaded.dataset.num_features} wide{beside}"
+    if labels and not hasattr(first.checkpoint.model.config, "feature_dim"):
+        return labels
+    beside = f", and {labels}" if labels else ""
+    return f"features, {first.dataset.num_features} wide{beside}"
+
+
+def _labels(loaded: Sequence[Loaded]) -> str:
+    """Whose the observed labels are, by what they are and not by where they lie."""
+    named = [one.labels for one in loaded if one.labels is not None]
+    if not named:
+        return ""
+    said = f"{named[0].said} {_one([one.fingerprint for one in named])}".strip()
+    others = [one.labels_in_training for one in loaded if one.labels_in_training]
+    return f"{said} (in training by {_one(others)})" if others else said
+
+
+def _one(fingerprints: Sequence[str]) -> str:
+    """Those of several splits as one."""
+    if len(set(fingerprints)) == 1:
+        return fingerprints[0]
+    return hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()[:8]
 
 
 def _way(total: Mapping[str, float], device: str) -> str:
@@ -156,7 +187,9 @@ def passport_of(
     run, training = first.checkpoint.run, first.training
     asked = protocol if isinstance(protocol, LongTerm) else None
     online = protocol if isinstance(protocol, Online) else None
-    from_labels = training["input"] == "labels" or _input(first).startswith("true labels")
+    seen = _input(loaded)
+    from_labels = training["input"] == "labels" or seen.startswith("true labels")
+    recipe, model = str(run.get("recipe", "")), first.checkpoint.model
     return Passport(
         dataset=first.dataset.name,
         fingerprint=first.dataset.fingerprint(),
@@ -169,7 +202,8 @@ def passport_of(
         ahead=online.ahead if online else (),
         alignment=ALIGNMENTS[online.alignment] if online else "",
         steps_per_second=round(first.dataset.rate / training["stride"], 6) if online else 0.0,
-        input=_input(first),
+        input=seen,
+        labels=first.labels.by if first.labels is not None else "",
         features_causal="yes" if from_labels else "unknown",
         metric=_metric(protocol, first.dataset.taxonomy.labels) + _grid(first),
         combined=combine.replace("_", " ")
@@ -178,15 +212,40 @@ def passport_of(
         if not _counts(first)
         else "none: counted on all training videos",
         model=first.checkpoint.name,
-        recipe=str(run.get("recipe", "")),
-        changed=changed_values(str(run.get("recipe", "")), _config(first), training),
+        trunk=model.trunk_said if isinstance(model, StandsOnTrunk) else "",
+        recipe=recipe,
+        changed=tuple(
+            dict.fromkeys(
+                value
+                for one in loaded
+                for value in changed_values(recipe, _config(one), one.training)
+            )
+        ),
         trained_on=_trained_on(first),
         inference=inference_name(first.inference(), combine),
         seeds=tuple(sorted({int(one.training["seed"]) for one in loaded})),
         version=str(run.get("version", "")),
         commit=str(run.get("commit", "")) or commit(),
-        note=note,
+        note=" ".join(said for said in (note, _mixed(loaded)) if said),
     )
+
+
+def _mixed(loaded: Sequence[Loaded]) -> str:
+    """A sentence if splits were trained with values of their own; else empty."""
+    values = [
+        dict(flat({"model": to_json(_config(one)), **to_json(one.training)})) for one in loaded
+    ]
+    first, *others = values
+    odd = [
+        f"{name} {', '.join(dict.fromkeys(str(own[name]) for own in values))}"
+        for name in first
+        # What one of them does not say is of an earlier version, and as it was then.
+        if all(name in own for own in others) and any(own[name] != first[name] for own in others)
+        if name.rsplit(".", 1)[-1] not in FOLLOWS
+    ]
+    if not odd:
+        return ""
+    return f"its splits were trained with other values than one another ({'; '.join(odd)})."
 
 
 ALIGNMENTS = {

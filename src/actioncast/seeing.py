@@ -171,6 +171,7 @@ def forecast_input(
     num_samples: int = 0,
     device: str = "cpu",
     labels_from: str = "",
+    trunk: str = "",
 ) -> Forecast:
     """Forecast from a feature file, a label file or a video of the run's data set.
 
@@ -186,6 +187,7 @@ def forecast_input(
         num_samples: Futures to draw besides.
         device: Where the model runs.
         labels_from: Who names the actions observed, if not who named them in training.
+        trunk: Where the frozen model of the run lies, if not where it lay in training.
 
     Raises:
         ValueError, FileNotFoundError: Input and checkpoint do not fit.
@@ -205,7 +207,7 @@ def forecast_input(
             raise ValueError(
                 f"--truth and --rate must go with a file, got {source}, whose data set tells both."
             )
-        loaded = load_run(run, data, split, device, labels_from)
+        loaded = load_run(run, data, split, device, labels_from, trunk)
         tested = [x for x in loaded if x.split and source in x.dataset.split(x.split).test]
         one = tested[0] if tested else loaded[0]
         if source not in one.dataset.videos:
@@ -217,7 +219,7 @@ def forecast_input(
         question = _asked(_question(one, video, 0.3), video, now, horizon)
         forecast = forecast_video(one, video, question, name, num_samples)
         return replace(forecast, truth=video.timeline)
-    checkpoint = load_checkpoints(run, split, device)[0]
+    checkpoint = load_checkpoints(run, split, device, trunk=trunk)[0]
     labels = checkpoint.model.taxonomy.labels
     rate = rate or float(checkpoint.run["rate"])
     video = _own_video(Path(source), checkpoint.run["training"]["input"], checkpoint.model, rate)

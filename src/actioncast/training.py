@@ -1,13 +1,15 @@
 """Training: one LightningModule around any model, and what a run writes to disk."""
 
+import gc
 import json
 import math
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -27,13 +29,18 @@ from actioncast.models.futr import FUTRConfig
 from actioncast.optimisation import Optimisation
 from actioncast.postprocessing import Postprocess
 from actioncast.protocols import HorizonSource, LongTerm
-from actioncast.recognised import TRUTH
+from actioncast.recognised import TRUTH, without_split
+from actioncast.trunks.finding import lasting_name
 from actioncast.types import Task
 
 RESUME = "resume.ckpt"
 """The state after the last complete epoch, in the folder of a split's run."""
 PLAN = "training.json"
 """What that run depends on, beside it."""
+ALIKE: Mapping[str, Callable[[str], str]] = MappingProxyType(
+    {"labels_from": without_split, "model.trunk.name": lasting_name}
+)
+"""Values that may be said in several ways, with what makes one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +183,8 @@ class Machine:
 def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:
     """Fit recipe and data to one another: label input, and the width of a feature vector.
 
+    The folder of a trunk is said by its whole path.
+
     Raises:
         ValueError: The data has no features, or a video is too long for the model.
     """
@@ -190,6 +199,10 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
     model = config.model
     if hasattr(model, "feature_dim") and model.feature_dim != width:
         model = replace(cast(Any, model), feature_dim=width)
+        config = replace(config, model=model)
+    trunk = getattr(model, "trunk", None)
+    if trunk is not None and (name := lasting_name(trunk.name)) != trunk.name:
+        model = replace(cast(Any, model), trunk=replace(trunk, name=name))
         config = replace(config, model=model)
     steps = longest_observation(config, dataset.videos.values())
     if hasattr(model, "max_positions") and model.max_positions < steps:
@@ -220,11 +233,15 @@ def _require_steps(config: TrainConfig, dataset: Dataset, model: Anticipator) ->
     data = dataset.made_from or dataset
     if most is None or (steps := longest_observation(config, data.videos.values())) <= most:
         return
-    fits = f"say --stride {math.ceil(config.stride * steps / most)}" if most else "take another"
+    fits = "ask for fewer queries"
+    if most:
+        fits = f"say --stride {math.ceil(config.stride * steps / most)}"
+    trunk = getattr(config.model, "trunk", None)
+    if trunk is not None and trunk.positions != "step":
+        fits += ", or --model.trunk.positions step"
     raise ValueError(
         f"the longest observation can have {steps} steps at stride {config.stride} and warp "
-        f"{config.warp:g}, the model holds {most}; {fits}, or give it more positions "
-        "(--model.trunk.positions step)."
+        f"{config.warp:g}, the model holds {most}; {fits}."
     )
 
 
@@ -268,6 +285,7 @@ def train_split(
     machine: Machine,
     recipe: str = "",
     data: Path | None = None,
+    labels_fingerprint: str = "",
 ) -> Path:
     """Train on one split, leave `best/` and `last/` in a folder; goes on where a kill stopped it.
 
@@ -281,6 +299,7 @@ def train_split(
         machine: Where it runs.
         recipe: Its name, for the passport.
         data: Where the data lies, so that `evaluate` finds it.
+        labels_fingerprint: Of what names the actions observed, if anything does.
 
     Returns:
         The folder of the selected checkpoint.
@@ -298,6 +317,11 @@ def train_split(
     model = build(config, dataset)
     _require_steps(config, dataset, model)
     _require_scaled_losses(config, machine)
+    if config.labels_from and not model.reads_labels:
+        raise ValueError(
+            f"labels_from must go with a model that reads observed labels, got "
+            f"{model_name(config.model)}, which reads features alone; leave it out."
+        )
     if Task.ONLINE in model.tasks:
         require_labels_of_the_past(videos)
     begin(folder, config, dataset.fingerprint())
@@ -306,6 +330,8 @@ def train_split(
     if (folder / ("best" if counts else "last") / "config.json").exists():
         return folder / "best"
     run = describe(config, dataset, split, recipe, data, [v.id for v in held])
+    if labels_fingerprint:
+        run["labels_fingerprint"] = labels_fingerprint
     name = model_name(config.model)
     if isinstance(model, CountingAnticipator):
         model.fit([video.counted() for video in dataset.select(parts.train)])
@@ -318,6 +344,8 @@ def train_split(
     from actioncast.lightning_run import fit  # noqa: PLC0415  (lightning takes seconds to import)
 
     fit(model, name, config, videos, held, folder, machine, run)
+    # The trainer and what it trained hold one another: the next split's model would stand beside.
+    gc.collect()
     return folder / "best"
 
 
@@ -327,30 +355,42 @@ def begin(folder: Path, config: Optimisation, fingerprint: str) -> None:
     Raises:
         ValueError: Names the values that differ.
     """
-    plan = json.loads(json_bytes({**to_json(config), "data": fingerprint}))
+    if holds_training(folder) and (folder / PLAN).exists():
+        require_same_values(folder, config, fingerprint)
+    elif is_first_process():
+        replace_file(folder / PLAN, json_bytes(_plan(config, fingerprint)))
+
+
+def _plan(config: Optimisation, fingerprint: str) -> dict[str, Any]:
+    plan: dict[str, Any] = json.loads(json_bytes({**to_json(config), "data": fingerprint}))
+    return plan
+
+
+def require_same_values(folder: Path, config: Optimisation, fingerprint: str) -> None:
+    """Raise a ValueError, which names them, where a split was begun with other values."""
     file = folder / PLAN
-    if not holds_training(folder) or not file.exists():
-        if is_first_process():
-            replace_file(file, json_bytes(plan))
-        return
     try:
         begun = dict(flat(json.loads(file.read_text())))
     except (ValueError, AttributeError):
         raise ValueError(f"{file} must be JSON as training writes it; take it away.") from None
-    asked = dict(flat(plan))
+    asked = dict(flat(_plan(config, fingerprint)))
     # A run begun before a value existed was begun with its default.
     plain: Any = type(config)
     begun = {**dict(flat(to_json(plain(model=cast(Any, config).model)))), **begun}
     changed = [
         f"{name} was {begun.get(name, 'absent')} and is {asked.get(name, 'absent')}"
         for name in {**begun, **asked}
-        if begun.get(name) != asked.get(name)
+        if _same(name, begun.get(name)) != _same(name, asked.get(name))
     ]
     if changed:
         raise ValueError(
             f"{folder} was begun with other values ({', '.join(changed)}); go on with the same "
             "ones, or start a new run under another --name."
         )
+
+
+def _same(name: str, value: Any) -> Any:
+    return ALIKE[name](value) if name in ALIKE and isinstance(value, str) else value
 
 
 def holds_training(folder: Path) -> bool:

@@ -159,7 +159,7 @@ def test_a_later_start_sees_as_much_as_the_first_one():
         assert len(sample.features) == 11
         assert sample.features[0, 0] == start
         assert sample.question == Question(
-            observed=11, horizon=sample.question.horizon, video_length=23
+            observed=11, horizon=sample.question.horizon, video_length=23 - start
         )
 
 
@@ -175,3 +175,33 @@ def test_a_started_video_has_its_own_annotation():
     assert later.features is not None
     assert later.features.read(0, 3)[:, 0].tolist() == [4, 5, 6]
     assert later.labels_seen(2) is not None
+
+
+def test_several_actions_at_once_are_resampled_and_started_too():
+    active = np.zeros((23, 4), dtype=bool)
+    active[np.arange(23), FRAMES] = True
+    active[9:12, 3] = True
+    both = replace(video(), active=active)
+    coarse, later = both.resampled(3).active, started(both, 4).active
+    assert coarse is not None
+    assert later is not None
+    assert np.array_equal(coarse, active[::3])
+    assert np.array_equal(later, active[4:])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_whoever_names_coarse_labels_looks_ahead_as_much_as_before(causal: bool):
+    class Teller:
+        def __init__(self) -> None:
+            self.causal = causal
+
+        def read(self, observed: int) -> np.ndarray:
+            return FRAMES[:observed]
+
+    for source in (
+        replace(video(), observed_labels=Teller()).resampled(3).observed_labels,
+        started(replace(video(), observed_labels=Teller()), 2).observed_labels,
+    ):
+        assert source is not None
+        assert not isinstance(source, np.ndarray)
+        assert source.causal is causal

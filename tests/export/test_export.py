@@ -13,7 +13,7 @@ import torch
 from streams import KITCHEN, RATE, SIZES, WIDTH, checkpoint, clam, eager, frames, write_run
 
 from actioncast.__main__ import main
-from actioncast.checkpoint import json_bytes
+from actioncast.checkpoint import Checkpoint, json_bytes
 from actioncast.export.clam_graphs import require_streaming_clam, rounded_matrices
 from actioncast.export.description import (
     FILE,
@@ -22,6 +22,7 @@ from actioncast.export.description import (
     read_description,
     write_description,
 )
+from actioncast.export.exporting import export_checkpoint
 from actioncast.export.pace import Pace, pace_of
 from actioncast.export.runtime import ExportedStream
 from actioncast.models.online_baselines import OnlineGRUConfig
@@ -36,6 +37,17 @@ def test_what_looks_back_from_the_end_cannot_be_exported() -> None:
             require_streaming_clam(clam(**odd))
     with pytest.raises(ValueError, match=r"export is for CLAM, .* got OnlineGRU"):
         require_streaming_clam(OnlineGRUConfig(feature_dim=WIDTH).build(KITCHEN))
+
+
+@pytest.mark.parametrize("training", [{"labels_from": "runs/x"}, {"resample": 8}])
+def test_what_cannot_be_streamed_is_sent_to_files(
+    training: dict[str, object], tmp_path: Path
+) -> None:
+    model = OnlineGRUConfig(feature_dim=WIDTH).build(KITCHEN)
+    for said, instead in ((training, "files with `actioncast predict"), ({}, "actioncast stream")):
+        found = Checkpoint(model=model, name="online-gru", run={"training": said})
+        with pytest.raises(ValueError, match=instead):
+            export_checkpoint(found, tmp_path)
 
 
 def test_classifiers_and_memory_are_never_rounded() -> None:

@@ -331,6 +331,17 @@ def test_a_broken_tokenizer_is_refused(bert):
         load(bert)
 
 
+def test_a_tokenizer_without_its_package_is_told_in_one_line(bert, monkeypatch):
+    def lacking(*_, **__):
+        raise ImportError("\nThis needs the protobuf library.\n  Install it.\n")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lacking)
+    with pytest.raises(
+        ImportError, match=r"bert needs a package .*\(This needs .* Install it\)\.$"
+    ):
+        load_source(TrunkConfig(name=str(bert)))
+
+
 def test_of_encoder_and_decoder_the_encoder_is_taken(tmp_path):
     model = build("t5", tmp_path, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     trunk = load(tmp_path)

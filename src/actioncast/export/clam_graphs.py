@@ -17,16 +17,23 @@ from actioncast.models.base import Anticipator
 from actioncast.models.clam import CLAM
 
 
-def require_streaming_clam(model: Anticipator) -> CLAM:
+def require_streaming_clam(model: Anticipator, on_streams: bool = True) -> CLAM:
     """The model, if it can be exported.
+
+    Args:
+        model: Of a run.
+        on_streams: Whether `actioncast stream` takes that run.
 
     Raises:
         ValueError: It cannot.
     """
     if not isinstance(model, CLAM):
+        instead = "run it with `actioncast stream RUN` or `actioncast predict`"
+        if not on_streams:
+            instead = "forecast from files with `actioncast predict RUN FILE`"
         raise ValueError(
-            f"export is for CLAM, whose state has a fixed size, got {type(model).__name__}; run it "
-            "with `actioncast stream RUN` or `actioncast predict`."
+            f"export is for CLAM, whose state has a fixed size, got {type(model).__name__}; "
+            f"{instead}."
         )
     if not model.streams:
         config = model.config

@@ -73,7 +73,9 @@ def export_checkpoint(
     Raises:
         ValueError: The model cannot be exported, a package is missing, or the frames do not fit.
     """
-    model = require_streaming_clam(checkpoint.model)
+    training = checkpoint.run.get("training", {})
+    alone = not training.get("labels_from") and training.get("resample", 1) == 1
+    model = require_streaming_clam(checkpoint.model, on_streams=alone)
     for name in PACKAGES:
         _package(name)
     pace = pace_of(checkpoint.run)

@@ -39,6 +39,7 @@ Differs from the paper / from the official code:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ from actioncast.models.base import Anticipator, Losses
 from actioncast.models.parallel_queries import ParallelQueries, mean_cross_entropy
 from actioncast.timeline import LabelSpace, Taxonomy
 from actioncast.trunks import FrozenTrunk, load_trunk
+from actioncast.trunks.finding import lasting_name
 from actioncast.types import IGNORE, Observation, Prediction, Target, Task
 
 __all__ = ["OFFICIAL", "ActionLLM", "ActionLLMConfig", "Answers"]
@@ -93,6 +95,7 @@ class ActionLLM(Anticipator):
         super().__init__()
         self.taxonomy = taxonomy
         self.end = len(taxonomy.labels)
+        self.reads_labels = "text" in config.streams
         self.queried = ParallelQueries(
             end=self.end,
             num_queries=config.num_queries,
@@ -102,9 +105,10 @@ class ActionLLM(Anticipator):
             seed=config.seed,
         )
         self.trunk = load_trunk(config.trunk) if trunk is None else trunk
-        # The commit that was loaded, so that a checkpoint asks for the same.
+        # The commit and the folder that were loaded, so that a checkpoint asks for the same.
         found = self.trunk.revision or config.trunk.revision
-        self.config = replace(config, trunk=replace(config.trunk, revision=found))
+        at = lasting_name(config.trunk.name)
+        self.config = replace(config, trunk=replace(config.trunk, name=at, revision=found))
         self.register_buffer("trunk_fingerprint", self.trunk.fingerprint.clone())
         width = self.trunk.width
         self.adapter = nn.Sequential(
@@ -226,7 +230,10 @@ class ActionLLM(Anticipator):
         self._require_room(x)
         if self.config.interaction_positions == "batch" and len(x) > 1:
             # Released evaluation shows one video at a time: each is the first of its batch.
-            return [self.predict(one)[0] for one in x]
+            return [answer for one in x for answer in self._predictions(one)]
+        return self._predictions(x)
+
+    def _predictions(self, x: Observation) -> list[Prediction]:
         told = self(x.features, self._text(x), x.valid)
         said = self._trained_pasts(told)
         past = torch.stack([logits.float().softmax(-1) for logits in said]).mean(0)
@@ -254,6 +261,21 @@ class ActionLLM(Anticipator):
         )
         said = [(past, weight) for past, weight in weighed if past is not None]
         return [past for past, weight in said if weight] or [past for past, _ in said]
+
+    @property
+    def trunk_said(self) -> str:
+        """Which trunk this is and how it is run, in words for a passport."""
+        trunk, config = self.trunk, self.config.trunk
+        name = Path(config.name).name if Path(config.name).is_absolute() else config.name
+        said = [
+            f"{name}@{config.revision}" if config.revision else name,
+            f"{trunk.num_layers} layers",
+            config.dtype if config.quantisation == "none" else f"{config.quantisation} weights",
+            config.attention,
+        ]
+        if config.weights == "random":
+            said.append(f"random weights of seed {config.seed}")
+        return ", ".join([*said, bytes(trunk.fingerprint[:4].tolist()).hex()])
 
     def sequence_length(self, x: Observation) -> int:
         """Tokens of the longest observation of a batch that go through the trunk."""
@@ -313,7 +335,8 @@ class ActionLLM(Anticipator):
             "queries": repeat(queries, "query width -> batch query width", batch=len(visual))
         }
         if "visual" in self.config.streams:
-            streams["visual"] = self.adapter(visual)
+            # Whatever stands in padding, even what is no number, must not be multiplied.
+            streams["visual"] = self.adapter(visual.masked_fill(~valid[..., None], 0.0))
         if text is not None:
             streams["text"] = text
         all_of_them = valid.new_ones(len(visual), self.config.num_queries)

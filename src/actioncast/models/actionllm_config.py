@@ -59,7 +59,7 @@ class ActionLLMConfig:
     """How a label is read: `pour_milk` as the words `pour milk`, or as it stands."""
     text_noise: float = 0.0
     """Probability that the text of an observed step is that of an action drawn from all, in
-    training."""
+    training; without effect where no text is read."""
     fill: Fill = "last_action"
     """Who takes the frames that rounding leaves over: an action before the end, or the last query,
     as the released code has it; there, an end that comes first names nothing at all."""
@@ -104,10 +104,6 @@ class ActionLLMConfig:
         for name in ("dropout", "text_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        if self.text_noise and self.modalities == "vision":
-            raise ValueError(
-                f"text_noise must go with text, got {self.text_noise} and modalities vision."
-            )
         if not self.norm_eps > 0:
             raise ValueError(f"norm_eps must be positive, got {self.norm_eps}.")
         if self.end_takes_time and self.fill == "last_query":

@@ -29,6 +29,8 @@ class Anticipator(nn.Module, ABC):
     learns every one of its tasks from them."""
     causal: ClassVar[bool] = False
     """Whether what it says of a step seen (`Prediction.past`) never depends on later steps."""
+    reads_labels: bool = False
+    """Whether it reads `Observation.labels`, the observed actions as somebody named them."""
     answers_told_length: bool = False
     """Whether its answer runs to the end of a video whose length it is told, whatever the horizon;
     inference then asks for all of it, and cuts it to the horizon last."""
@@ -56,6 +58,8 @@ class CountingAnticipator(Anticipator):
 
     It reads `Observation.labels`. What it has counted lives in its buffers and is saved with them.
     """
+
+    reads_labels = True
 
     @abstractmethod
     def fit(self, timelines: Sequence[TrainingTimeline]) -> None:

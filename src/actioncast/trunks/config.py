@@ -47,6 +47,11 @@ class TrunkConfig:
                 "a trunk must have a name: minilm, untrained:llama-tiny, a folder or a name on the "
                 "Hugging Face hub, got ''."
             )
+        if self.name.startswith("untrained:") and (self.revision or self.quantisation != "none"):
+            raise ValueError(
+                f"{self.name} has no revision and no weights to store in fewer bits, got "
+                f"{self.revision or self.quantisation!r}; leave it out."
+            )
         if self.num_layers < 0:
             raise ValueError(
                 f"num_layers must be 0 (all layers) or more, got {self.num_layers} for the trunk "

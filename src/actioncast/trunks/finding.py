@@ -60,6 +60,12 @@ def find_trunk(config: TrunkConfig) -> Found:
     return _from_hub(config)
 
 
+def lasting_name(name: str) -> str:
+    """The name of a trunk that means the same from every directory: of a folder its whole path."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name != MINILM and folder.is_dir() else name
+
+
 def missing_weights(folder: Path) -> list[str]:
     """Files of weights that a folder lacks.
 

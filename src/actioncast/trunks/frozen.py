@@ -143,6 +143,11 @@ class FrozenTrunk(nn.Module):
                     f"every label must have a token in the vocabulary of {self.name}, got "
                     f"{text!r}, which has none; name the label otherwise."
                 )
+            if max(ids) >= table.num_embeddings:
+                raise ValueError(
+                    f"the tokenizer of {self.name} must fit its table of {table.num_embeddings} "
+                    f"words, got token {max(ids)} for {text!r}; it belongs to another model."
+                )
             rows.append(table(torch.tensor(ids, device=device)).float().mean(0))
         return torch.stack(rows)
 

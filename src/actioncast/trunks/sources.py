@@ -250,8 +250,10 @@ def _tokenizer(folder: Path, transformers: Any) -> Tokenizer | None:
         found: Tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except ImportError:
-        raise
+    except ImportError as error:
+        raise ImportError(
+            f"the tokenizer in {folder} needs a package that is not installed ({_short(error)})."
+        ) from None
     except Exception as error:
         # A broken file of words raises whatever its reader thinks of.
         raise ValueError(

@@ -4,7 +4,8 @@ ActionLLM on the real MiniLM, float32, 302 observed steps with text and features
 tokens. The other step is the same but that the trunk's weights ask for gradients and the optimiser
 moves them. Memory is the most that tensors take at once, beyond the weights, in a step that is not
 the first: forward pass, backward pass, the optimiser with what it keeps. What is stored between
-forward and backward is weighed by itself, and so is what the optimiser keeps. Each step runs in a process of its own. `--checkpointing` computes layers a second time.
+forward and backward is weighed by itself, and so is what the optimiser keeps. Each step runs in a
+process of its own. `--checkpointing` computes layers a second time.
 Exit status 1 if the frozen step takes more than half of the memory.
 """
 

@@ -47,10 +47,10 @@ class TrunkConfig:
                 "a trunk must have a name: minilm, untrained:llama-tiny, a folder or a name on the "
                 "Hugging Face hub, got ''."
             )
-        if self.name.startswith("untrained:") and (self.revision or self.quantisation != "none"):
+        if self.name.startswith("untrained:") and self.quantisation != "none":
             raise ValueError(
-                f"{self.name} has no revision and no weights to store in fewer bits, got "
-                f"{self.revision or self.quantisation!r}; leave it out."
+                f"{self.name} has no weights to store in fewer bits, got quantisation "
+                f"{self.quantisation}; leave it out."
             )
         if self.num_layers < 0:
             raise ValueError(

@@ -415,7 +415,9 @@ def moved(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_checkpoint_says_when_its_trunk_is_missing(moved: tuple[Path, Path]) -> None:
     folder, trunk = moved
     shutil.move(trunk, trunk.parent / "elsewhere")
-    sentence = r"best holds what was trained and not .*no folder .*trunk.*--trunk PATH, or in .*config\.json"
+    sentence = (
+        r"best holds what was trained and not .*no folder .*trunk.*--trunk PATH, or in .*json"
+    )
     with pytest.raises(FileNotFoundError, match=sentence):
         load_checkpoint(folder)
     about = json.loads((folder / "config.json").read_text())

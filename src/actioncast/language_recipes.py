@@ -115,6 +115,10 @@ ACTIONLLM_CAD120 = replace(
 )
 
 
+WORDLESS: Mapping[str, Any] = {"modalities": "vision", "interaction": "none"}
+"""LLMAction: features and queries go to the trunk as they are."""
+
+
 def _changed(config: TrainConfig, **values: Any) -> TrainConfig:
     return replace(config, model=replace(cast(Any, config.model), **values))
 
@@ -184,23 +188,23 @@ LANGUAGE_RECIPES: Recipes = {
     # parameters and 1,588 tokens, which no variant of this one has.
     "llmaction-50salads": (
         "LLMAction on 50 Salads: features and queries alone, LLaMA-7B",
-        _changed(ACTIONLLM_50SALADS, modalities="vision", interaction="none"),
+        _changed(ACTIONLLM_50SALADS, **WORDLESS),
     ),
     "llmaction-breakfast": (
         "LLMAction on Breakfast: features and queries alone, LLaMA-7B",
-        _changed(ACTIONLLM_BREAKFAST, modalities="vision", interaction="none"),
+        _changed(ACTIONLLM_BREAKFAST, **WORDLESS),
     ),
     "llmaction-breakfast-labels": (
         "LLMAction on Breakfast from true labels, half of MiniLM: minutes on a CPU",
-        _changed(ACTIONLLM_BREAKFAST_LABELS, modalities="vision", interaction="none"),
+        _changed(ACTIONLLM_BREAKFAST_LABELS, **WORDLESS),
     ),
     "llmaction-50salads-labels": (
         "LLMAction on 50 Salads from true labels, half of MiniLM: minutes on a CPU",
-        _changed(ACTIONLLM_50SALADS_LABELS, modalities="vision", interaction="none"),
+        _changed(ACTIONLLM_50SALADS_LABELS, **WORDLESS),
     ),
     "llmaction-cad120": (
         "LLMAction on CAD-120 features, half of MiniLM",
-        _changed(ACTIONLLM_CAD120, modalities="vision", interaction="none", text_noise=0.0),
+        _changed(ACTIONLLM_CAD120, text_noise=0.0, **WORDLESS),
     ),
     "actionllm-breakfast-labels": (
         "ActionLLM on Breakfast from true labels, half of MiniLM: minutes on a CPU",

@@ -89,8 +89,7 @@ def train_run(
     # All splits of a run are of one recipe, those too that are not asked for.
     for path in sorted(folder.glob(f"split*/{PLAN}")):
         if holds_training(path.parent):
-            fingerprint = dataset.resampled(config.resample).fingerprint()
-            require_same_values(path.parent, config, fingerprint)
+            require_same_values(path.parent, config, dataset.fingerprint())
     at = None if dataset.name == "synthetic" else find_dataset(config.dataset, data)
     for name in names:
         train_split(

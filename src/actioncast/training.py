@@ -211,7 +211,7 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
             f"{config.warp:g}, the model has {model.max_positions} positions; raise --stride or "
             "--model.max-positions."
         )
-    _require_moments(config, dataset.resampled(config.resample))
+    _require_moments(config, dataset)
     if config.anchor == "end" and config.stride > 1 and not hasattr(model, "feature_dim"):
         raise ValueError(
             f"a model that counts reads steps from the first frame, got --anchor end with stride "
@@ -261,7 +261,7 @@ def _require_moments(config: TrainConfig, dataset: Dataset) -> None:
     ahead: tuple[float, ...] = getattr(config.model, "ahead", ())
     if not ahead:
         return
-    steps_ahead(ahead, dataset.rate, config.stride)
+    steps_ahead(ahead, dataset.rate, config.resample * config.stride)
     longest = max(video.num_frames for video in dataset.videos.values()) / dataset.rate
     if ahead[-1] >= longest:
         raise ValueError(

@@ -50,10 +50,14 @@ from torch.nn import functional as F
 
 from actioncast.layers.action_tuning import ActionTuning
 from actioncast.layers.cross_modality import CrossModalityBlock, gated_inner_dim
-from actioncast.layers.decoding import duration_shares
 from actioncast.models.actionllm_config import OFFICIAL, ActionLLMConfig
 from actioncast.models.base import Anticipator, Losses
-from actioncast.models.parallel_queries import ParallelQueries, mean_cross_entropy
+from actioncast.models.parallel_queries import (
+    ParallelQueries,
+    mean_cross_entropy,
+    mean_share_error,
+    summed_share_error,
+)
 from actioncast.timeline import LabelSpace, Taxonomy
 from actioncast.trunks import FrozenTrunk, load_trunk
 from actioncast.trunks.finding import lasting_name
@@ -393,13 +397,11 @@ class ActionLLM(Anticipator):
     def _share_error(
         self, durations: Float[Tensor, "batch query"], shares: Float[Tensor, "batch query"]
     ) -> Float[Tensor, ""]:
-        counted = ~shares.isnan()
-        wrong = duration_shares(durations, counted) - shares.nan_to_num()
-        total = (wrong * counted).square().sum()
-        if self.config.duration_loss == "per_video":
-            return total / counted.any(1).sum().clamp(min=1)
         if self.config.duration_loss == "per_segment":
-            return total / counted.sum().clamp(min=1)
+            return mean_share_error(durations, shares)
+        total = summed_share_error(durations, shares)
+        if self.config.duration_loss == "per_video":
+            return total / (~shares.isnan()).any(1).sum().clamp(min=1)
         return total
 
     def _label_vectors(self) -> Float[Tensor, "label width"]:

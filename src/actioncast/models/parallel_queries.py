@@ -134,6 +134,13 @@ def mean_share_error(
     durations: Float[Tensor, "batch query"], shares: Float[Tensor, "batch query"]
 ) -> Float[Tensor, ""]:
     """Squared error of normalised durations over the shares that are numbers; 0 without any."""
-    counted = ~shares.isnan()
-    wrong = duration_shares(durations, counted) - shares.nan_to_num()
-    return wrong.square().sum() / counted.sum().clamp(min=1)
+    return summed_share_error(durations, shares) / (~shares.isnan()).sum().clamp(min=1)
+
+
+def summed_share_error(
+    durations: Float[Tensor, "batch query"], shares: Float[Tensor, "batch query"]
+) -> Float[Tensor, ""]:
+    """The same, summed."""
+    # Both are 0 where no share is known.
+    wrong = duration_shares(durations, ~shares.isnan()) - shares.nan_to_num()
+    return wrong.square().sum()

@@ -224,6 +224,7 @@ def started(video: Video, first: int) -> Video:
         num_frames=len(index),
         features=None if video.features is None else WarpedFeatures(video.features, index),
         observed_labels=_warped(video.observed_labels, index),
+        levels={head: named[first:] for head, named in video.levels.items()},
         active=None if video.active is None else video.active[first:],
     )
 
@@ -250,6 +251,11 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
     if video.features is not None:
         features = WarpedFeatures(video.features, index)
     observed = _warped(video.observed_labels, index)
+    if variation.relabel and video.levels:
+        raise ValueError(
+            "relabel must go with labels without a hierarchy, whose other levels would not follow, "
+            f"got it with levels {', '.join(video.levels)}; leave out --relabel or --level."
+        )
     if variation.relabel:
         shown, told = isinstance(video.features, LabelFeatures), video.observed_labels
         if not (shown and isinstance(told, np.ndarray) and np.array_equal(told, frames)):
@@ -270,6 +276,7 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
         num_frames=len(index),
         features=features,
         observed_labels=observed,
+        levels={head: named[index] for head, named in video.levels.items()},
         active=None if video.active is None else video.active[index],
     )
 

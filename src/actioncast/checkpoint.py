@@ -71,6 +71,9 @@ def save_checkpoint(
     }
     if taxonomy.pairs:
         labels["pairs"] = [list(pair) for pair in taxonomy.pairs]
+    if taxonomy.levels:
+        labels["levels"] = list(taxonomy.levels)
+        labels["parents"] = {level: list(of) for level, of in taxonomy.parents.items()}
     replace_file(folder / "labels.json", json_bytes(labels))
     replace_file(folder / "model.safetensors", weights)
     replace_file(folder / "config.json", json_bytes(about))
@@ -113,7 +116,7 @@ def load_checkpoint(folder: Path | str, device: str = "cpu", trunk: str = "") ->
         config = _on_trunk(config, trunk, folder)
     taxonomy = _taxonomy(folder / "labels.json")
     try:
-        model = config.build(taxonomy)
+        model = getattr(config, "build_unfilled", config.build)(taxonomy)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{folder} holds what was trained and not the frozen model that it stands on: {error} "
@@ -239,7 +242,7 @@ def _object(path: Path, keys: set[str], optional: Set[str] = frozenset()) -> dic
 
 
 def _taxonomy(path: Path) -> Taxonomy:
-    value = _object(path, {"primary", "heads"}, {"pairs"})
+    value = _object(path, {"primary", "heads"}, {"pairs", "levels", "parents"})
     try:
         heads = {
             head: LabelSpace(
@@ -250,7 +253,12 @@ def _taxonomy(path: Path) -> Taxonomy:
             for head, space in value["heads"].items()
         }
         pairs = tuple((int(verb), int(noun)) for verb, noun in value.get("pairs", ()))
-        return Taxonomy(heads, value["primary"], pairs)
+        parents = {
+            str(level): tuple(int(label) for label in of)
+            for level, of in value.get("parents", {}).items()
+        }
+        levels = tuple(str(level) for level in value.get("levels", ()))
+        return Taxonomy(heads, value["primary"], pairs, levels, parents)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} must hold the label names of every head, got one that does not ({error})."

@@ -334,7 +334,11 @@ def _held(prediction: Prediction, x: Observation, i: int) -> Prediction:
     ahead = prediction.ahead
     if ahead is not None:
         ahead = ahead[held_steps(len(ahead), x.stride, observed, first).to(ahead.device)]
-    return replace(prediction, past=past, ahead=ahead, observed=observed)
+    levels = {
+        head: hold_frames(named, x.stride, observed, first)
+        for head, named in prediction.levels.items()
+    }
+    return replace(prediction, past=past, levels=levels, ahead=ahead, observed=observed)
 
 
 def _over_offsets(

@@ -9,6 +9,7 @@ from typing import Any
 
 from actioncast.checkpoint import from_json, json_bytes
 from actioncast.files import replace_file
+from actioncast.timeline import FINE
 
 FORMAT = 1
 
@@ -22,6 +23,8 @@ class Passport:
     """Changes with any label, video, rate or split of the data."""
     splits: tuple[str, ...]
     """Splits scored; a total is their unweighted mean."""
+    label_level: str = FINE
+    """Level of the labels that were named and scored: `fine`, as annotated, or `coarse`."""
     num_videos: int
     """Test videos scored, over all splits."""
     num_clips: int = 0
@@ -80,6 +83,7 @@ MUST_AGREE = (
     "dataset",
     "fingerprint",
     "splits",
+    "label_level",
     "task",
     "anticipation_time",
     "observed_ratios",

@@ -170,7 +170,7 @@ class FileLabels:
                 f"every video, {video.num_frames} for {video.id}."
             )
         if path not in self._read:
-            self._read[path] = read_frame_labels(path, dataset.taxonomy.labels)
+            self._read[path] = read_frame_labels(path, dataset.taxonomy.finest)
         if (found := len(self._read[path])) != video.num_frames:
             raise ValueError(
                 f"{path} must name one label for each of the {video.num_frames} frames of "
@@ -264,10 +264,10 @@ class RunLabels:
                 f"{', '.join(sorted(fingerprints))}), so that videos tested here may have trained "
                 "it; train it on these data."
             )
-        if model.taxonomy.labels.names != dataset.taxonomy.labels.names:
+        if model.taxonomy.labels.names != dataset.taxonomy.finest.names:
             raise ValueError(
                 f"{self.folder} names {len(model.taxonomy.labels)} labels, which are not the "
-                f"{len(dataset.taxonomy.labels)} of {dataset.name} in the same order; give a run "
+                f"{len(dataset.taxonomy.finest)} of {dataset.name} in the same order; give a run "
                 "on the same labels."
             )
         if run["training"]["input"] == "labels":

@@ -67,7 +67,13 @@ def train_run(
     """
     machine = machine or Machine()
     machine.require()
-    dataset = open_dataset(config.dataset if _is_named(config, data) else "", data, rate)
+    dataset = open_dataset(
+        config.dataset if _is_named(config, data) else "",
+        data,
+        rate,
+        config.level,
+        config.hierarchy,
+    )
     names = tuple(dataset.splits) if ALL in splits else tuple(dict.fromkeys(splits))
     if not names:
         raise ValueError(f"say a split to train, {', '.join(dataset.splits)} or {ALL}, got none.")
@@ -82,7 +88,7 @@ def train_run(
     if giver is not None:
         # Whatever does not fit is found before the first split is trained.
         config = replace(config, labels_from=giver.source)
-        known = {dataset.fingerprint()}
+        known = dataset.fingerprints()
         given = {name: giver.given(dataset, name, known) for name in names}
         shown = {name: labelled for name, (labelled, _) in given.items()}
         named_by = {name: naming.fingerprint for name, (_, naming) in given.items()}
@@ -246,7 +252,8 @@ def load_run(
             dataset = _dataset_of(checkpoint, data)
             giver = label_giver_of(checkpoint, labels_from, device)
             if giver is not None:
-                known = {str(checkpoint.run.get("fingerprint", "")), dataset.fingerprint()} - {""}
+                trained = str(checkpoint.run.get("fingerprint", ""))
+                known = {trained, *dataset.fingerprints()} - {""}
         own = str(checkpoint.run.get("split", "")) or split
         shown, naming, trained = dataset, None, ""
         if giver is not None:
@@ -390,8 +397,10 @@ def _dataset_of(checkpoint: Checkpoint, data: Path | None) -> Dataset:
     name = str(run.get("dataset", ""))
     if path is None and name != "synthetic":
         raise ValueError("this checkpoint does not say where its data lies; say --data PATH.")
-    dataset = open_dataset(name, path, run.get("rate"))
     training = run["training"]
+    # Checkpoints of earlier versions do not say these two.
+    level, hierarchy = (str(training.get(key, "")) for key in ("level", "hierarchy"))
+    dataset = open_dataset(name, path, run.get("rate"), level, hierarchy)
     if training["input"] == "labels":
         dataset = dataset.with_label_input(LabelInput(**training["labels"]))
     ours, theirs = checkpoint.model.taxonomy.labels.names, dataset.taxonomy.labels.names

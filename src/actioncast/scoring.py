@@ -194,6 +194,7 @@ def passport_of(
         dataset=first.dataset.name,
         fingerprint=first.dataset.fingerprint(),
         splits=tuple(one.split for one in loaded),
+        label_level=first.dataset.taxonomy.level,
         num_videos=num_videos,
         task=_task(protocol),
         observed_ratios=asked.observed_ratios if asked else (),

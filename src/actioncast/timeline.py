@@ -1,7 +1,7 @@
 """Segments and timelines: labelled intervals of time. NumPy only."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +9,8 @@ from jaxtyping import Int
 
 UNLABELLED = -1
 """Label of a frame that no segment covers."""
+COARSE, FINE = "coarse", "fine"
+"""The uppermost and the lowest level of a hierarchy of labels."""
 
 
 def seconds_to_frames(seconds: float, rate: float) -> int:
@@ -82,6 +84,11 @@ class Taxonomy:
     pairs: tuple[tuple[int, int], ...] = ()
     """The verb and the noun of every label of the head `action`, where actions are such pairs and
     `verb` and `noun` are heads themselves; else empty."""
+    levels: tuple[str, ...] = ()
+    """Heads that name the same frames, from coarse to fine; empty without a hierarchy."""
+    parents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By level, the label of it that follows from each label of the finest one. A level is absent
+    where none follows: the same action may serve several activities."""
 
     def __post_init__(self) -> None:
         if self.primary not in self.heads:
@@ -90,6 +97,35 @@ class Taxonomy:
             )
         if self.pairs:
             self._check_pairs()
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        if not self.levels:
+            if self.parents:
+                raise ValueError("parents need levels, got parents of no level.")
+            return
+        if len(set(self.levels)) < max(2, len(self.levels)) or set(self.levels) - set(self.heads):
+            raise ValueError(
+                f"levels must be two or more different heads of {', '.join(self.heads)}, from "
+                f"coarse to fine, got {', '.join(self.levels)}."
+            )
+        if self.primary not in self.levels:
+            raise ValueError(
+                f"the primary head must be one of the levels {', '.join(self.levels)}, got "
+                f"{self.primary!r}."
+            )
+        for level, parents in self.parents.items():
+            if level not in self.levels[:-1]:
+                raise ValueError(
+                    f"parents must be of a level above {self.levels[-1]!r}, got {level!r}."
+                )
+            size = len(self.heads[level])
+            if len(parents) != len(self.finest) or not all(0 <= p < size for p in parents):
+                raise ValueError(
+                    f"parents must give each of the {len(self.finest)} finest labels one of the "
+                    f"{size} of {level!r}, got {len(parents)} between {min(parents, default=0)} "
+                    f"and {max(parents, default=0)}."
+                )
 
     def _check_pairs(self) -> None:
         if missing := {"verb", "noun", "action"} - set(self.heads):
@@ -126,6 +162,38 @@ class Taxonomy:
     def labels(self) -> LabelSpace:
         """The label space of frames and timelines."""
         return self.heads[self.primary]
+
+    @property
+    def finest(self) -> LabelSpace:
+        """The labels of the lowest level, which is the primary head without a hierarchy."""
+        return self.heads[self.levels[-1] if self.levels else self.primary]
+
+    @property
+    def level(self) -> str:
+        """Where the primary head stands: `fine`, `coarse`, or its own name between them."""
+        if not self.levels or self.primary == self.levels[-1]:
+            return FINE
+        return COARSE if self.primary == self.levels[0] else self.primary
+
+    def at(self, level: str) -> "Taxonomy":
+        """The same hierarchy whose frames and timelines speak another level.
+
+        Args:
+            level: `coarse`, `fine`, or the name of a head of `levels`.
+
+        Raises:
+            ValueError: There is no such level.
+        """
+        ends = {COARSE: self.levels[0], FINE: self.levels[-1]} if self.levels else {}
+        head = ends.get(level, level)
+        if head not in self.levels:
+            known = ", ".join(dict.fromkeys((COARSE, FINE, *self.levels)))
+            raise ValueError(
+                f"the level must be one of {known}, got {level!r}."
+                if self.levels
+                else f"the level must be empty where labels have no hierarchy, got {level!r}."
+            )
+        return replace(self, primary=head)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -59,6 +59,11 @@ class TrainConfig(Optimisation):
     """who names the actions observed beside the features, for models that read both: truth, a run
     that segments (of each split its own checkpoint), a folder of files <video>.txt with one label a
     frame; nobody, if empty"""
+    level: str = ""
+    """which level of the data's hierarchy is named and scored: coarse, fine, or its own name; the
+    other levels stand beside it. Without a hierarchy, if empty"""
+    hierarchy: str = ""
+    """which hierarchy that is: a name (phase, activity) or a file; what the data bring, if empty"""
     resample: int = 1
     """every how many frames one is left of annotation, features and all that is scored, before
     anything is cut, as ActionLLM's released code has it"""
@@ -111,6 +116,16 @@ class TrainConfig(Optimisation):
                 f"ratio_jitter and warp must be 0 or more, got {self.ratio_jitter} and {self.warp}."
             )
         require_postprocess(self.postprocess, self.postprocess_size, self.offsets, self.anchor)
+        if self.hierarchy and not self.level:
+            raise ValueError(
+                f"hierarchy must come with a level of it, got {self.hierarchy!r} without; say "
+                "--level coarse or --level fine."
+            )
+        if self.relabel and self.level:
+            raise ValueError(
+                "relabel must go with labels without a hierarchy, whose other levels would not "
+                f"follow, got it with level {self.level!r}; leave one of them out."
+            )
         if self.labels_from and self.input == "labels":
             raise ValueError(
                 f"labels_from must be empty where labels are the input, got {self.labels_from!r}: "

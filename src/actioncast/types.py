@@ -87,7 +87,10 @@ class Observation:
     ahead: tuple[float, ...] = ()
     """Seconds after each step at which the action is asked for as well (`Task.ONLINE`)."""
     labels: Int[Tensor, "batch time"] | None = None
-    """The observed actions where somebody named them: a person, or a recogniser."""
+    """The observed actions where somebody named them: a person, or a recogniser. Of a coarse level
+    they are absent where they do not follow from the finest."""
+    finest: Int[Tensor, "batch time"] | None = None
+    """The same at the finest level of a hierarchy, where `labels` speak another."""
     modalities: Mapping[str, Tokens] = field(default_factory=dict)
     """What is known besides `features`, by name: embedded questions, objects in view."""
     clip: Float[Tensor, "batch frame channel height width"] | None = None
@@ -136,8 +139,9 @@ class Observation:
                 for name in ("horizon", "first", "observed", "video_length", "clip")
                 if (value := getattr(self, name)) is not None
             }
-            if self.labels is not None:
-                one["labels"] = self.labels[i, None, valid]
+            for name in ("labels", "finest"):
+                if (named := getattr(self, name)) is not None:
+                    one[name] = named[i, None, valid]
             one["modalities"] = {name: tokens.one(i) for name, tokens in self.modalities.items()}
             yield replace(
                 self, features=self.features[i, None, valid], valid=valid[None, valid], **one
@@ -149,7 +153,7 @@ class Target:
     """What a loss may see besides. A head without labels is absent; IGNORE marks padding."""
 
     frames: Mapping[str, Int[Tensor, "batch time"]]
-    """The action of every observed step, by head."""
+    """The action of every observed step, by head; of a hierarchy, of every level."""
     next: Mapping[str, Int[Tensor, " batch"]]
     """The action after the anticipation time, by head."""
     future: Int[Tensor, "batch query"] | None = None
@@ -214,6 +218,8 @@ class Prediction:
     """Seconds into the video of the first frame seen; set by whoever cut the observation."""
     past: Float[Tensor, "time label"] | None = None
     """SEGMENTATION: the action of every observed frame."""
+    levels: Mapping[str, Float[Tensor, "time _"]] = field(default_factory=dict)
+    """SEGMENTATION: the same by head, of other levels of a hierarchy that the model names."""
     future: Float[Tensor, "horizon label"] | None = None
     """LONG_TERM: the action of every frame of the horizon."""
     next: Mapping[str, Float[Tensor, " _"]] | None = None

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from actioncast.data.base import Dataset, LabelInput, Split, Video, inner_split
 from actioncast.data.frame_labels import open_frame_labels
+from actioncast.data.hierarchies import find_hierarchy
+from actioncast.data.hierarchy import Hierarchy, with_hierarchy
 from actioncast.data.synthetic import SyntheticConfig, synthetic_dataset
 from actioncast.data.thumos14 import is_thumos14, open_thumos14
 
@@ -21,7 +23,13 @@ DATASETS: dict[str, str] = {
 DATA_VARIABLE = "ACTIONCAST_DATA"
 
 
-def open_dataset(name: str = "", path: Path | None = None, rate: float | None = None) -> Dataset:
+def open_dataset(
+    name: str = "",
+    path: Path | None = None,
+    rate: float | None = None,
+    level: str = "",
+    hierarchy: str = "",
+) -> Dataset:
     """Open a data set by name, or any folder in the MS-TCN layout or in TeSTra's of THUMOS14.
 
     Args:
@@ -29,16 +37,25 @@ def open_dataset(name: str = "", path: Path | None = None, rate: float | None = 
         path: The folder of the data set, or a folder that holds it under its name; absent,
             `$ACTIONCAST_DATA`, or `data` in the working directory.
         rate: Frames per second, where the folder does not say.
+        level: Which level of a hierarchy the timelines speak: `coarse`, `fine` or its name; without
+            a hierarchy, if empty.
+        hierarchy: Which one: a name or a file; what the data bring, if empty.
 
     Raises:
-        FileNotFoundError, ValueError: There is no such data set, or it breaks the layout.
+        FileNotFoundError, ValueError: There is no such data set, or it breaks the layout, or has
+            no such hierarchy.
     """
+    folder = None
     if name == "synthetic" and path is None:
-        return synthetic_dataset(SyntheticConfig())
-    folder = find_dataset(name, path)
-    if not (folder / "groundTruth").is_dir() and is_thumos14(folder):
-        return open_thumos14(folder, rate)
-    return open_frame_labels(folder, rate)
+        dataset = synthetic_dataset(SyntheticConfig())
+    else:
+        folder = find_dataset(name, path)
+        thumos14 = not (folder / "groundTruth").is_dir() and is_thumos14(folder)
+        dataset = open_thumos14(folder, rate) if thumos14 else open_frame_labels(folder, rate)
+    if not level:
+        return dataset
+    found = find_hierarchy(dataset, folder, hierarchy)
+    return with_hierarchy(dataset, found).at_level(level)
 
 
 def holds_dataset(path: Path) -> bool:
@@ -81,15 +98,18 @@ def find_dataset(name: str = "", path: Path | None = None) -> Path:
 __all__ = [
     "DATASETS",
     "Dataset",
+    "Hierarchy",
     "LabelInput",
     "Split",
     "SyntheticConfig",
     "Video",
     "find_dataset",
+    "find_hierarchy",
     "holds_dataset",
     "inner_split",
     "open_dataset",
     "open_frame_labels",
     "open_thumos14",
     "synthetic_dataset",
+    "with_hierarchy",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from actioncast.features import FeatureSource, LabelFeatures, ResampledFeatures
-from actioncast.timeline import Taxonomy, Timeline
+from actioncast.timeline import FINE, Taxonomy, Timeline
 from actioncast.types import TrainingTimeline
 
 
@@ -45,7 +45,14 @@ class Video:
     num_frames: int
     features: FeatureSource | None = None
     observed_labels: ObservedLabels | None = field(default=None, repr=False)
-    """Labels that a model may read as input, where the run allows it; see `labels_seen`."""
+    """Labels that a model may read as input, where the run allows it; see `labels_seen`. They are
+    of the finest level, whichever one the timeline speaks."""
+    levels: Mapping[str, Int[np.ndarray, " time"]] = field(default_factory=dict, repr=False)
+    """The label of every frame by head, of the levels that the timeline does not speak."""
+    above_finest: bool = False
+    """Whether the timeline speaks a level above the finest."""
+    parents: Int[np.ndarray, " label"] | None = field(default=None, repr=False)
+    """Then, the timeline's label of each finest one; absent where none follows."""
     active: Bool[np.ndarray, "time label"] | None = field(default=None, repr=False)
     """All actions under way at every frame, where several may be at once (THUMOS14); absent, the
     timeline says the one there is. With it the timeline may overlap and leave gaps."""
@@ -60,8 +67,20 @@ class Video:
             return self.active.argmax(1)
         return self.timeline.to_frames(self.num_frames, self.rate)
 
+    def frames_of(self, head: str) -> Int[np.ndarray, " time"]:
+        """The label of every frame at a level of the hierarchy; of the timeline's for any other."""
+        return self.levels[head] if head in self.levels else self.frames()
+
+    def at_own_level(
+        self, finest: Int[np.ndarray, " time"] | None
+    ) -> Int[np.ndarray, " time"] | None:
+        """Observed labels of the finest level as the timeline speaks; absent where none follow."""
+        if finest is None or not self.above_finest:
+            return finest
+        return None if self.parents is None else self.parents[finest]
+
     def labels_seen(self, observed: int) -> Int[np.ndarray, " time"] | None:
-        """The labels that a model may read of the frames `[0, observed)`; absent where it may not.
+        """The finest labels that a model may read of the frames `[0, observed)`; absent where not.
 
         Raises:
             ValueError: Whoever names them names more frames, or fewer.
@@ -99,6 +118,7 @@ class Video:
             num_frames=len(frames),
             features=None if self.features is None else ResampledFeatures(self.features, every),
             observed_labels=labels,
+            levels={head: frames[::every] for head, frames in self.levels.items()},
             active=None if self.active is None else self.active[::every],
         )
 
@@ -174,9 +194,11 @@ class Dataset:
     """What was found odd and mended while reading, one sentence each."""
     made_from: "Dataset | None" = field(default=None, repr=False)
     """The data on their own grid, where these are resampled."""
+    without_levels: "Dataset | None" = field(default=None, repr=False)
+    """The data as annotated, where a hierarchy was added."""
 
     def with_label_input(self, source: LabelInput) -> "Dataset":
-        """The same dataset whose input features are its labels, one-hot."""
+        """The same dataset whose input features are its finest labels, one-hot."""
 
         def relabelled(video: Video) -> Video:
             features = self._told(video, source)
@@ -194,9 +216,10 @@ class Dataset:
         return replace(self, videos=videos)
 
     def _told(self, video: Video, source: LabelInput) -> LabelFeatures:
+        finest = self.taxonomy.levels[-1] if self.taxonomy.levels else self.taxonomy.primary
         return LabelFeatures(
-            video.frames(),
-            len(self.taxonomy.labels),
+            video.frames_of(finest),
+            len(self.taxonomy.finest),
             source.wrong_share,
             source.blur,
             # Two videos that begin alike are not spoilt alike.
@@ -216,6 +239,35 @@ class Dataset:
         return replace(
             self, videos=videos, rate=self.rate / every, made_from=self.made_from or self
         )
+
+    def at_level(self, level: str) -> "Dataset":
+        """The same dataset whose timelines speak another level of its hierarchy.
+
+        Args:
+            level: `coarse`, `fine`, or the name of one.
+
+        Raises:
+            ValueError: There is no such level.
+        """
+        taxonomy = self.taxonomy.at(level)
+        head, own = taxonomy.primary, self.taxonomy.primary
+        parents = taxonomy.parents.get(head)
+        if head == own:
+            return self
+
+        def told(video: Video) -> Video:
+            frames = {own: video.frames(), **video.levels}
+            spoken = frames.pop(head)
+            return replace(
+                video,
+                timeline=Timeline.from_frames(spoken, video.rate, taxonomy.labels),
+                levels=frames,
+                above_finest=head != taxonomy.levels[-1],
+                parents=np.array(parents) if parents else None,
+            )
+
+        videos = {name: told(video) for name, video in self.videos.items()}
+        return replace(self, taxonomy=taxonomy, videos=videos)
 
     def select(self, names: Iterable[str]) -> list[Video]:
         """The videos of these names, in order."""
@@ -259,9 +311,20 @@ class Dataset:
             digest.update(frames.astype("<i4").tobytes())
             if (active := self.videos[name].active) is not None:
                 digest.update(np.packbits(active).tobytes())
+            for head, above in sorted(self.videos[name].levels.items()):
+                digest.update(f"{head}:{self.taxonomy.heads[head].names!r}:".encode())
+                digest.update(above.astype("<i4").tobytes())
         for name, split in sorted(self.splits.items()):
             digest.update(repr((name, sorted(split.train), sorted(split.test))).encode())
         return digest.hexdigest()[:16]
+
+    def fingerprints(self) -> set[str]:
+        """Those of the same videos at any level: who has trained on one has seen them all."""
+        found = {self.fingerprint()}
+        if self.without_levels is not None:
+            own = self.made_from or self
+            found |= {self.without_levels.fingerprint(), own.at_level(FINE).fingerprint()}
+        return found
 
 
 def inner_split(

@@ -1,7 +1,7 @@
 """Samples: a video cut by a question, and batches of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -34,6 +34,10 @@ class Sample:
     future: tuple[int, ...]
     """Truth of the horizon as ordered actions and their end; empty when none was asked for."""
     durations: tuple[float, ...]
+    finest_labels: Int[np.ndarray, " time"] | None = None
+    """Observed labels of the finest level, where the primary one is another."""
+    levels: Mapping[str, Int[np.ndarray, " time"]] = field(default_factory=dict)
+    """Truth of every observed step, by head, at the other levels of a hierarchy."""
     active: Bool[np.ndarray, "time label"] | None = None
     """All actions under way at every observed step, where several may be at once."""
 
@@ -87,6 +91,7 @@ def cut(
     seen = slice(first, stop, stride)
     # Whoever names the frames is shown as many as the model, never the rest of the video.
     told = video.labels_seen(stop)
+    labels = video.at_own_level(told)
     future: tuple[int, ...] = ()
     durations: tuple[float, ...] = ()
     if question.horizon:
@@ -101,7 +106,9 @@ def cut(
         stride=stride,
         first=first,
         question=question,
-        observed_labels=None if told is None else told[seen],
+        observed_labels=None if labels is None else labels[seen],
+        finest_labels=told[seen] if told is not None and video.above_finest else None,
+        levels={head: named[seen] for head, named in video.levels.items()},
         frames=frames[seen],
         video_frames=frames[: max(stop, question.observed)],
         future=future,
@@ -126,6 +133,7 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
     features = _padded([torch.from_numpy(sample.features) for sample in samples], 0.0)
     steps = torch.tensor([len(sample.features) for sample in samples])
     observed_labels = [s.observed_labels for s in samples if s.observed_labels is not None]
+    finest = [s.finest_labels for s in samples if s.finest_labels is not None]
     active = [sample.active for sample in samples if sample.active is not None]
     observation = Observation(
         features=features,
@@ -139,9 +147,20 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
         labels=_padded([torch.from_numpy(labels) for labels in observed_labels], IGNORE)
         if len(observed_labels) == len(samples)
         else None,
+        finest=_padded([torch.from_numpy(labels) for labels in finest], IGNORE)
+        if len(finest) == len(samples)
+        else None,
     )
     target = Target(
-        frames={head: _padded([torch.from_numpy(sample.frames) for sample in samples], IGNORE)},
+        frames={
+            head: _padded([torch.from_numpy(sample.frames) for sample in samples], IGNORE),
+            **{
+                level: _padded(
+                    [torch.from_numpy(sample.levels[level]) for sample in samples], IGNORE
+                )
+                for level in samples[0].levels
+            },
+        },
         next={},
         future=_padded(
             [torch.tensor(sample.future, dtype=torch.long) for sample in samples], IGNORE

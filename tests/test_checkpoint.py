@@ -35,6 +35,7 @@ from actioncast.models.diffact import DiffActConfig
 from actioncast.models.frame_classifier import FrameClassifierConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.mamba_vl import MambaVLConfig
+from actioncast.models.mm_ant_config import MMAntConfig
 from actioncast.models.online_baselines import OnlineGRUConfig, WindowTransformerConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.timeline import LabelSpace, Taxonomy
@@ -62,6 +63,15 @@ TINY = {
         num_queries=3,
         num_heads=2,
         max_positions=40,
+    ),
+    "mm-ant": MMAntConfig(
+        feature_dim=len(TAXONOMY.labels),
+        hidden_dim=8,
+        num_queries=3,
+        num_heads=2,
+        max_positions=40,
+        encoder="hash:8",
+        text_dim=8,
     ),
     "actionllm": ActionLLMConfig(
         trunk=TrunkConfig(name="untrained:bert-tiny"),

@@ -10,6 +10,7 @@ import actioncast
 SOURCE = Path(actioncast.__file__).parent
 LEVELS = (
     {"timeline", "files", "progress", "published", "metrics"},
+    {"text_vectors"},
     {"types", "features", "plotting", "timeline_files", "text_encoders"},
     {"layers", "protocols", "video", "cost", "trunks"},
     {"models", "data"},
@@ -22,6 +23,7 @@ LEVELS = (
         *("clip_config", "clip_frames", "clip_sources", "clip_evaluation", "clip_variation"),
         *("scores", "online_running", "online_evaluation"),
         "recognised",
+        *("captions", "caption_files"),
         *("export", "stream_sources", "stream_lines"),
     },
     {
@@ -34,6 +36,7 @@ LEVELS = (
         "stream_recipes",
         "recogniser_recipes",
         "language_recipes",
+        "hierarchy_recipes",
         "runs",
         *("run_cost", "cost_subjects", "cost_table", "recipe_trunks"),
         "convert",
@@ -47,7 +50,7 @@ LEVELS = (
 """A module imports modules of its own level, without cycles, or of levels above in this list."""
 ALLOWED = {
     "layers": {"timeline", "types", "files", "layers"},
-    "models": {"timeline", "types", "layers", "models", "video", "trunks"},
+    "models": {"timeline", "types", "layers", "models", "video", "trunks", "text_encoders"},
     "trunks": {"trunks"},
     "video": {"timeline", "types", "files", "video"},
     "cost": set[str](),

@@ -40,6 +40,7 @@ class Training(lightning.LightningModule):
         Not when an epoch starts: lightning does not say so of the first one after resuming.
         """
         if batch_idx == 0:
+            self.model.begin_epoch(self.current_epoch)
             torch.manual_seed(hash((self.config.seed, self.current_epoch, self.global_rank)))
 
     def training_step(self, batch: tuple[Observation, Target], _: int) -> Tensor:

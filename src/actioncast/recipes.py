@@ -13,6 +13,7 @@ from actioncast.ablation_recipes import ABLATION_RECIPES
 from actioncast.checkpoint import to_json
 from actioncast.clip_recipes import CLIP_RECIPES
 from actioncast.diffusion_recipes import DIFFUSION_RECIPES
+from actioncast.hierarchy_recipes import HIERARCHY_RECIPES
 from actioncast.language_recipes import LANGUAGE_RECIPES
 from actioncast.models.baselines import (
     NearestNeighbourConfig,
@@ -138,6 +139,7 @@ RECIPES: Mapping[str, tuple[str, TrainConfig]] = {
     **ABLATION_RECIPES,
     **STREAM_RECIPES,
     **LANGUAGE_RECIPES,
+    **HIERARCHY_RECIPES,
     **RECOGNISER_RECIPES,
     "repeat-last-action": ("repeat the last observed action for ever", COUNTED),
     "n-gram": (
@@ -166,7 +168,7 @@ def recipe(name: str) -> TrainConfig:
     return RECIPES[name][1]
 
 
-FOLLOWS = ("feature_dim", "dataset", "labels_from", "seed")
+FOLLOWS = ("feature_dim", "text_dim", "dataset", "labels_from", "captions", "seed")
 """Last words of values that follow the data or the seed, or that a passport says by itself."""
 
 

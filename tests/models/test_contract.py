@@ -52,6 +52,7 @@ SMALLER_OF: dict[str, dict[str, Any]] = {
         "interaction_heads": 2,
         "interaction_multiple": 16,
     },
+    "mm-ant": {"encoder": "hash:8", "text_dim": 8},
 }
 """Values of single models besides."""
 # A bias moves a whole channel alike, that of values but for the millionth of a share that taps
@@ -65,6 +66,7 @@ BEFORE_A_NORM = {
 NO_GRADIENT = {
     # A bias moves all raw durations alike, and they are normalised by a softmax.
     "futr": {"duration_head.bias"},
+    "mm-ant": {"duration_head.bias"},
     # The memory's queries first look at one another across a stream of zeros, as in any decoder
     # whose positions are separate: what they find is one constant.
     "clam": {

@@ -137,6 +137,7 @@ class DecoderLayer(nn.Module):
         queries: Float[Tensor, "batch query hidden"],
         placed: Float[Tensor, "batch time hidden"],
         mask: Bool[Tensor, "batch 1 1 time"] | None,
+        query_mask: Bool[Tensor, "batch 1 1 query"] | None = None,
     ) -> Float[Tensor, "batch query hidden"]:
         """One step of answering, from a memory that carries its positions.
 
@@ -145,12 +146,15 @@ class DecoderLayer(nn.Module):
             queries: (batch, query, hidden), which enter anew as positions do.
             placed: (batch, time, hidden), the memory with its positions.
             mask: (batch, 1, 1, time), true where `placed` may be looked at; None, everywhere.
+            query_mask: (batch, 1, 1, query), true where a query may be looked at by the others;
+                None, everywhere.
 
         Returns:
             (batch, query, hidden).
         """
         asked = slots + queries
-        slots = self.self_norm(slots + self.dropout(self.self_attention(asked, asked)))
+        told = self.self_attention(asked, asked, query_mask)
+        slots = self.self_norm(slots + self.dropout(told))
         read = self.cross_attention(slots + queries, placed, mask)
         slots = self.cross_norm(slots + self.dropout(read))
         return self.feedforward_norm(slots + self.dropout(self.feedforward(slots)))

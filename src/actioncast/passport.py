@@ -53,6 +53,9 @@ class Passport:
     """What the model saw: features, true labels, predicted labels; a fingerprint says whose."""
     labels: str = ""
     """What the run or the folder is called that named the observed actions; empty without one."""
+    captions: str = ""
+    """What the folder of captions is called, the fingerprint of what was read, and the encoder that
+    read it; empty without captions."""
     features_causal: str
     """yes, no or unknown: whether features of a frame see later frames."""
     metric: str

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from actioncast.captions import CaptionFolder, Captioning, caption_folder, fitted
 from actioncast.checkpoint import Checkpoint, load_checkpoint
 from actioncast.data import Dataset, LabelInput, find_dataset, holds_dataset, open_dataset
 from actioncast.inference import InferenceConfig, as_trained
@@ -92,6 +93,13 @@ def train_run(
         given = {name: giver.given(dataset, name, known) for name in names}
         shown = {name: labelled for name, (labelled, _) in given.items()}
         named_by = {name: naming.fingerprint for name, (_, naming) in given.items()}
+    written = dict.fromkeys(names, "")
+    if (captions := caption_folder(config.captions, config.model)) is not None:
+        config = replace(config, captions=captions.source)
+        for name in names:
+            shown[name], captioning = captions.given(shown[name], name)
+            written[name] = captioning.fingerprint
+            config = replace(config, model=fitted(config.model, captioning))
     # All splits of a run are of one recipe, those too that are not asked for.
     for path in sorted(folder.glob(f"split*/{PLAN}")):
         if holds_training(path.parent):
@@ -107,6 +115,7 @@ def train_run(
             recipe=recipe,
             data=at,
             labels_fingerprint=named_by[name],
+            captions_fingerprint=written[name],
         )
     return folder
 
@@ -203,6 +212,10 @@ class Loaded:
     """Who names the actions observed beside the features, where anybody does."""
     labels_in_training: str = ""
     """Who named them in training, if another one; empty if the same or nobody did."""
+    captions: Captioning | None = None
+    """Which captions the videos have, where they have any."""
+    captions_in_training: str = ""
+    """The fingerprint of those in training, if others; empty if the same or none."""
 
     @property
     def training(self) -> Mapping[str, Any]:
@@ -226,6 +239,7 @@ def load_run(
     device: str = "cpu",
     labels_from: str = "",
     trunk: str = "",
+    captions: str = "",
 ) -> list[Loaded]:
     """Load the checkpoints of a run and their data.
 
@@ -238,19 +252,23 @@ def load_run(
             that reads features alone nobody does.
         trunk: Where the language model is that the models stand on, if not where it was in
             training.
+        captions: Folder of captions, if not that of the training; of a run without captions none
+            are read.
 
     Raises:
         ValueError: Checkpoint and data do not belong together, or the run has no such split.
-        FileNotFoundError: Who named the actions observed is gone.
+        FileNotFoundError: Who named the actions observed is gone, or the captions are.
     """
     loaded: list[Loaded] = []
     dataset: Dataset | None = None
     giver: LabelGiver | None = None
+    written: CaptionFolder | None = None
     known: set[str] = set()
     for checkpoint in load_checkpoints(folder, split, device, trunk=trunk):
         if dataset is None:
             dataset = _dataset_of(checkpoint, data)
             giver = label_giver_of(checkpoint, labels_from, device)
+            written = caption_folder_of(checkpoint, captions, device)
             if giver is not None:
                 trained = str(checkpoint.run.get("fingerprint", ""))
                 known = {trained, *dataset.fingerprints()} - {""}
@@ -259,6 +277,11 @@ def load_run(
         if giver is not None:
             shown, naming = giver.given(dataset, own, known)
             trained = otherwise_trained(checkpoint, giver, naming)
+        captioning, others = None, ""
+        if written is not None:
+            shown, captioning = captioned(checkpoint, written, shown, own)
+            fingerprint = str(checkpoint.run.get("captions_fingerprint", ""))
+            others = "" if fingerprint == captioning.fingerprint else fingerprint
         shown = shown.resampled(resampled_by(checkpoint))
         loaded.append(
             Loaded(
@@ -267,6 +290,8 @@ def load_run(
                 split=own,
                 labels=naming,
                 labels_in_training=trained,
+                captions=captioning,
+                captions_in_training=others,
             )
         )
     return loaded
@@ -315,14 +340,56 @@ def _trained_from(checkpoint: Checkpoint) -> str:
     return str(checkpoint.run["training"].get("labels_from", ""))
 
 
+def caption_folder_of(
+    checkpoint: Checkpoint, captions: str = "", device: str = "cpu"
+) -> CaptionFolder | None:
+    """The captions that a run reads: those the caller says, or those of its training; maybe none.
+
+    Raises:
+        FileNotFoundError: There is no such folder; the message says where it was looked for.
+        ValueError: It holds no captions.
+    """
+    # Checkpoints of earlier versions do not say it.
+    if not (trained := str(checkpoint.run["training"].get("captions", ""))):
+        return None
+    return caption_folder(captions or trained, _config_of(checkpoint), device)
+
+
+def captioned(
+    checkpoint: Checkpoint, written: CaptionFolder, dataset: Dataset, split: str
+) -> tuple[Dataset, Captioning]:
+    """The dataset with captions as a checkpoint reads them, and which they are.
+
+    Raises:
+        FileNotFoundError: Videos have none.
+        ValueError: They are broken, or of another width than the model reads.
+    """
+    shown, captioning = written.given(dataset, split)
+    fitted(_config_of(checkpoint), captioning)
+    return shown, captioning
+
+
+def _config_of(checkpoint: Checkpoint) -> object:
+    return getattr(checkpoint.model, "config", None)
+
+
 def require_label_readers(folders: Sequence[Path], labels_from: str) -> None:
     """Raise a ValueError where `--labels-from` is said and none of some runs reads such labels."""
-    if not labels_from:
+    _require_readers(folders, labels_from, "labels_from")
+
+
+def require_caption_readers(folders: Sequence[Path], captions: str) -> None:
+    """Raise a ValueError where `--captions` is said and none of some runs reads captions."""
+    _require_readers(folders, captions, "captions")
+
+
+def _require_readers(folders: Sequence[Path], said: str, value: str) -> None:
+    if not said:
         return
     found = [read_about(path) for folder in folders for path in checkpoints(folder).values()]
-    if not any(one.get("training", {}).get("labels_from") for one in found):
+    if not any(one.get("training", {}).get(value) for one in found):
         raise ValueError(
-            f"--labels-from must go with a run that was trained with it, got "
+            f"--{value.replace('_', '-')} must go with a run that was trained with it, got "
             f"{', '.join(map(str, folders))}, trained without; leave it out."
         )
 

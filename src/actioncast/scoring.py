@@ -117,7 +117,26 @@ def _scored(
 
 
 def _input(loaded: Sequence[Loaded]) -> str:
-    """What a model sees, with who names the actions observed where somebody does."""
+    """What a model sees, with whose labels and captions stand beside it, where any do."""
+    read = [one.captions for one in loaded if one.captions is not None]
+    if not read:
+        return _seen(loaded)
+    said = replace(read[0], fingerprint=_one([one.fingerprint for one in read])).said
+    others = [one.captions_in_training for one in loaded if one.captions_in_training]
+    trained = f" (in training {_one(others)})" if others else ""
+    return f"{_seen(loaded)}, and {said}{trained}"
+
+
+def _captions(loaded: Sequence[Loaded]) -> str:
+    """Which captions were read, by the name of their folder too; empty without any."""
+    read = [one.captions for one in loaded if one.captions is not None]
+    if not read:
+        return ""
+    return f"{read[0].folder} {_one([one.fingerprint for one in read])} {read[0].read}"
+
+
+def _seen(loaded: Sequence[Loaded]) -> str:
+    """Features or labels, with who names the actions observed where somebody does."""
     first = loaded[0]
     if first.training["input"] == "labels":
         return str(LabelInput(**first.training["labels"]))
@@ -187,7 +206,7 @@ def passport_of(
     run, training = first.checkpoint.run, first.training
     asked = protocol if isinstance(protocol, LongTerm) else None
     online = protocol if isinstance(protocol, Online) else None
-    seen = _input(loaded)
+    seen, captions = _input(loaded), _captions(loaded)
     from_labels = training["input"] == "labels" or seen.startswith("true labels")
     recipe, model = str(run.get("recipe", "")), first.checkpoint.model
     return Passport(
@@ -205,7 +224,8 @@ def passport_of(
         steps_per_second=round(first.dataset.rate / training["stride"], 6) if online else 0.0,
         input=seen,
         labels=first.labels.by if first.labels is not None else "",
-        features_causal="yes" if from_labels else "unknown",
+        captions=captions,
+        features_causal="yes" if from_labels and not captions else "unknown",
         metric=_metric(protocol, first.dataset.taxonomy.labels) + _grid(first),
         combined=combine.replace("_", " ")
         + (f", {num_samples} drawn" if combine != "most_likely" else ""),

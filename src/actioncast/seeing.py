@@ -16,6 +16,8 @@ from actioncast.plotting import TimelineRow, draw_timelines
 from actioncast.protocols import Question
 from actioncast.runs import (
     Loaded,
+    caption_folder_of,
+    captioned,
     label_giver_of,
     load_checkpoints,
     load_run,
@@ -172,6 +174,7 @@ def forecast_input(
     device: str = "cpu",
     labels_from: str = "",
     trunk: str = "",
+    captions: str = "",
 ) -> Forecast:
     """Forecast from a feature file, a label file or a video of the run's data set.
 
@@ -188,6 +191,8 @@ def forecast_input(
         device: Where the model runs.
         labels_from: Who names the actions observed, if not who named them in training.
         trunk: Where the frozen model of the run lies, if not where it lay in training.
+        captions: Folder of captions, if not that of the training; of a file `new.npy` it holds
+            `new.vtt` or the like.
 
     Raises:
         ValueError, FileNotFoundError: Input and checkpoint do not fit.
@@ -207,7 +212,7 @@ def forecast_input(
             raise ValueError(
                 f"--truth and --rate must go with a file, got {source}, whose data set tells both."
             )
-        loaded = load_run(run, data, split, device, labels_from, trunk)
+        loaded = load_run(run, data, split, device, labels_from, trunk, captions)
         tested = [x for x in loaded if x.split and source in x.dataset.split(x.split).test]
         one = tested[0] if tested else loaded[0]
         if source not in one.dataset.videos:
@@ -232,6 +237,8 @@ def forecast_input(
     )
     if (giver := label_giver_of(checkpoint, labels_from, device)) is not None:
         dataset, _ = giver.given(dataset, str(checkpoint.run.get("split", "")))
+    if (written := caption_folder_of(checkpoint, captions, device)) is not None:
+        dataset, _ = captioned(checkpoint, written, dataset, str(checkpoint.run.get("split", "")))
     dataset = dataset.resampled(resampled_by(checkpoint))
     video, grid = dataset.videos[video.id], dataset.rate
     seen = min(seconds_to_frames(now, grid), video.num_frames) if now else video.num_frames

@@ -262,6 +262,11 @@ def _source(arguments: Stream) -> Source:
             f"{said}), but a stream has features alone; forecast from a file with `actioncast "
             "predict`, or stream a run that reads features."
         )
+    if checkpoint.run["training"].get("captions", ""):
+        raise ValueError(
+            f"{arguments.source} reads captions of what was seen, but a stream has features alone; "
+            "forecast from a file with `actioncast predict`, or stream a run that reads features."
+        )
     if (every := resampled_by(checkpoint)) > 1:
         raise ValueError(
             f"{arguments.source} was trained on one of {every} frames alone (resample {every}), "

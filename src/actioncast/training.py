@@ -30,6 +30,7 @@ from actioncast.optimisation import Optimisation
 from actioncast.postprocessing import Postprocess
 from actioncast.protocols import HorizonSource, LongTerm
 from actioncast.recognised import TRUTH, without_split
+from actioncast.text_encoders import lasting_encoder
 from actioncast.trunks.finding import lasting_name
 from actioncast.types import Task
 
@@ -38,7 +39,12 @@ RESUME = "resume.ckpt"
 PLAN = "training.json"
 """What that run depends on, beside it."""
 ALIKE: Mapping[str, Callable[[str], str]] = MappingProxyType(
-    {"labels_from": without_split, "model.trunk.name": lasting_name}
+    {
+        "labels_from": without_split,
+        "captions": without_split,
+        "model.trunk.name": lasting_name,
+        "model.encoder": lasting_encoder,
+    }
 )
 """Values that may be said in several ways, with what makes one of them."""
 
@@ -59,6 +65,9 @@ class TrainConfig(Optimisation):
     """who names the actions observed beside the features, for models that read both: truth, a run
     that segments (of each split its own checkpoint), a folder of files <video>.txt with one label a
     frame; nobody, if empty"""
+    captions: str = ""
+    """folder of captions, a file <video>.vtt, .csv, .json, .npz or .npy each, for models that read
+    them; none, if empty"""
     level: str = ""
     """which level of the data's hierarchy is named and scored: coarse, fine, or its own name; the
     other levels stand beside it. Without a hierarchy, if empty"""
@@ -125,6 +134,11 @@ class TrainConfig(Optimisation):
             raise ValueError(
                 "relabel must go with labels without a hierarchy, whose other levels would not "
                 f"follow, got it with level {self.level!r}; leave one of them out."
+            )
+        if self.relabel and self.captions:
+            raise ValueError(
+                "relabel must go without captions, which would tell of the labels exchanged, got "
+                f"captions {self.captions!r}; leave one of them out."
             )
         if self.labels_from and self.input == "labels":
             raise ValueError(
@@ -198,7 +212,7 @@ class Machine:
 def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:
     """Fit recipe and data to one another: label input, and the width of a feature vector.
 
-    The folder of a trunk is said by its whole path.
+    The folder of a trunk or of a text encoder is said by its whole path.
 
     Raises:
         ValueError: The data has no features, or a video is too long for the model.
@@ -218,6 +232,10 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
     trunk = getattr(model, "trunk", None)
     if trunk is not None and (name := lasting_name(trunk.name)) != trunk.name:
         model = replace(cast(Any, model), trunk=replace(trunk, name=name))
+        config = replace(config, model=model)
+    encoder = str(getattr(model, "encoder", ""))
+    if (name := lasting_encoder(encoder)) != encoder:
+        model = replace(cast(Any, model), encoder=name)
         config = replace(config, model=model)
     steps = longest_observation(config, dataset.videos.values())
     if hasattr(model, "max_positions") and model.max_positions < steps:
@@ -301,6 +319,7 @@ def train_split(
     recipe: str = "",
     data: Path | None = None,
     labels_fingerprint: str = "",
+    captions_fingerprint: str = "",
 ) -> Path:
     """Train on one split, leave `best/` and `last/` in a folder; goes on where a kill stopped it.
 
@@ -315,6 +334,7 @@ def train_split(
         recipe: Its name, for the passport.
         data: Where the data lies, so that `evaluate` finds it.
         labels_fingerprint: Of what names the actions observed, if anything does.
+        captions_fingerprint: Of the captions of the split, if there are any.
 
     Returns:
         The folder of the selected checkpoint.
@@ -337,6 +357,8 @@ def train_split(
             f"labels_from must go with a model that reads observed labels, got "
             f"{model_name(config.model)}, which reads features alone; leave it out."
         )
+    if config.captions:
+        _require_caption_reader(config, model)
     if Task.ONLINE in model.tasks:
         require_labels_of_the_past(videos)
     begin(folder, config, dataset.fingerprint())
@@ -347,6 +369,8 @@ def train_split(
     run = describe(config, dataset, split, recipe, data, [v.id for v in held])
     if labels_fingerprint:
         run["labels_fingerprint"] = labels_fingerprint
+    if captions_fingerprint:
+        run["captions_fingerprint"] = captions_fingerprint
     name = model_name(config.model)
     if isinstance(model, CountingAnticipator):
         model.fit([video.counted() for video in dataset.select(parts.train)])
@@ -362,6 +386,23 @@ def train_split(
     # The trainer and what it trained hold one another: the next split's model would stand beside.
     gc.collect()
     return folder / "best"
+
+
+def _require_caption_reader(config: TrainConfig, model: Anticipator) -> None:
+    """Raise a ValueError where captions are given to a model that does not read them, or must not.
+
+    A model that answers at every step of a whole video would be told of later steps.
+    """
+    if not model.reads_captions:
+        raise ValueError(
+            f"captions must go with a model that reads them, got {model_name(config.model)}, which "
+            "as configured does not; leave them out."
+        )
+    if Task.ONLINE in model.tasks:
+        raise ValueError(
+            f"captions must go with a model that answers about a share of a video, got "
+            f"{model_name(config.model)}, which answers at every step; leave them out."
+        )
 
 
 def begin(folder: Path, config: Optimisation, fingerprint: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from actioncast.data.base import Video
+from actioncast.data.caption_track import CaptionTrack
 from actioncast.data.collate import collate, cut
 from actioncast.features import FeatureArray, LabelFeatures
 from actioncast.protocols import HorizonSource, LongTerm, Question
@@ -96,6 +97,37 @@ def test_whoever_names_the_frames_sees_as_many_as_the_model(question: Question, 
     assert source.shown == [shown]
     assert sample.observed_labels.tolist() == [whole.frames()[shown - 1]] * 2
     assert len(sample.features) == 2
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        (Question(observed=5, horizon=4), 5),
+        (Question(observed=6, horizon=4, video_length=10, step_ratio=0.6), 4),
+    ],
+)
+def test_captions_are_told_of_as_many_frames_as_the_model_sees(question: Question, shown: int):
+    """A caption ends after every frame; its vector is how many frames it needs."""
+    ends = np.arange(1, 11)
+    track = CaptionTrack(vectors=ends[:, None].astype(np.float32), starts=ends - 1, ends=ends)
+    sample = cut(replace(video("aabbccabca"), captions=track), question, 3, END)
+    assert sample.captions[:, 0].tolist() == list(range(1, shown + 1))
+
+
+def test_captions_of_a_batch_are_tokens_and_a_row_may_hold_none():
+    ends = np.array([3, 4])
+    track = CaptionTrack(vectors=np.eye(2, dtype=np.float32), starts=ends - 3, ends=ends)
+    whole = replace(video("aabbcc"), captions=track)
+    samples = [cut(whole, Question(observed=n), 1, END) for n in (3, 2, 6)]
+    tokens = collate(samples, "action")[0].modalities["captions"]
+    assert tokens.valid.tolist() == [[True, False], [False, False], [True, True]]
+    assert tokens.values[0].tolist() == [[1, 0], [0, 0]]
+    assert tokens.values[1].tolist() == [[0, 0], [0, 0]]
+    nothing = collate(samples[1:2], "action")[0].modalities["captions"]
+    assert nothing.values.shape == (1, 0, 2)
+    without = cut(video("aabbcc"), Question(observed=3), 1, END)
+    assert without.captions is None
+    assert not collate([samples[0], without], "action")[0].modalities
 
 
 def test_labels_are_read_from_any_offset_and_for_no_later_step():

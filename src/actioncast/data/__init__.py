@@ -1,12 +1,16 @@
 """Datasets: their files in, annotated videos out."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from actioncast.data.base import Dataset, LabelInput, Split, Video, inner_split
+from actioncast.data.darai import open_darai
+from actioncast.data.darai_files import is_darai
 from actioncast.data.frame_labels import open_frame_labels
-from actioncast.data.hierarchies import find_hierarchy
+from actioncast.data.hierarchies import find_hierarchy, with_levels
 from actioncast.data.hierarchy import Hierarchy, with_hierarchy
+from actioncast.data.subject_splits import subject_parts, subject_splits, write_splits
 from actioncast.data.synthetic import SyntheticConfig, synthetic_dataset
 from actioncast.data.thumos14 import is_thumos14, open_thumos14
 
@@ -16,6 +20,7 @@ DATASETS: dict[str, str] = {
     "50salads": "50 Salads, 50 videos, 19 actions, 5 splits",
     "gtea": "GTEA, 28 videos, 11 actions, 4 splits",
     "cad120": "CAD-120, 124 videos, 10 sub-activities, 4 leave-one-subject-out splits",
+    "darai": "DARai, 47 procedures in 16 actions, with label lists of one's own, split by person",
     "thumos14": "THUMOS14, 200 videos to train and 213 to test, 20 sports at 4 frames a second",
 }
 """Every data set by name. Any folder in the same layout works beside them."""
@@ -30,7 +35,7 @@ def open_dataset(
     level: str = "",
     hierarchy: str = "",
 ) -> Dataset:
-    """Open a data set by name, or any folder in the MS-TCN layout or in TeSTra's of THUMOS14.
+    """Open a data set by name, or any folder in the MS-TCN layout, THUMOS14's or DARai's.
 
     Args:
         name: One of `DATASETS`; empty where `path` is the folder itself.
@@ -50,17 +55,23 @@ def open_dataset(
         dataset = synthetic_dataset(SyntheticConfig())
     else:
         folder = find_dataset(name, path)
-        thumos14 = not (folder / "groundTruth").is_dir() and is_thumos14(folder)
-        dataset = open_thumos14(folder, rate) if thumos14 else open_frame_labels(folder, rate)
+        dataset = _reader(folder)(folder, rate)
     if not level:
         return dataset
-    found = find_hierarchy(dataset, folder, hierarchy)
-    return with_hierarchy(dataset, found).at_level(level)
+    return with_levels(dataset, folder, hierarchy).at_level(level)
 
 
 def holds_dataset(path: Path) -> bool:
     """Whether a folder is a data set itself, in a layout that `open_dataset` reads."""
-    return (path / "groundTruth").is_dir() or is_thumos14(path)
+    return (path / "groundTruth").is_dir() or is_darai(path) or is_thumos14(path)
+
+
+def _reader(path: Path) -> Callable[[Path, float | None], Dataset]:
+    """Who reads the layout of a folder."""
+    if is_darai(path):
+        return open_darai
+    thumos14 = not (path / "groundTruth").is_dir() and is_thumos14(path)
+    return open_thumos14 if thumos14 else open_frame_labels
 
 
 def find_dataset(name: str = "", path: Path | None = None) -> Path:
@@ -107,9 +118,15 @@ __all__ = [
     "find_hierarchy",
     "holds_dataset",
     "inner_split",
+    "is_darai",
+    "open_darai",
     "open_dataset",
     "open_frame_labels",
     "open_thumos14",
+    "subject_parts",
+    "subject_splits",
     "synthetic_dataset",
     "with_hierarchy",
+    "with_levels",
+    "write_splits",
 ]

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int
 
+from actioncast.data.caption_track import CaptionTrack
 from actioncast.features import FeatureSource, LabelFeatures, ResampledFeatures
 from actioncast.timeline import FINE, Taxonomy, Timeline
 from actioncast.types import TrainingTimeline
@@ -47,6 +48,8 @@ class Video:
     observed_labels: ObservedLabels | None = field(default=None, repr=False)
     """Labels that a model may read as input, where the run allows it; see `labels_seen`. They are
     of the finest level, whichever one the timeline speaks."""
+    captions: CaptionTrack | None = field(default=None, repr=False)
+    """What was written about the video, where the run reads it; see `CaptionTrack.told`."""
     levels: Mapping[str, Int[np.ndarray, " time"]] = field(default_factory=dict, repr=False)
     """The label of every frame by head, of the levels that the timeline does not speak."""
     above_finest: bool = False
@@ -118,6 +121,9 @@ class Video:
             num_frames=len(frames),
             features=None if self.features is None else ResampledFeatures(self.features, every),
             observed_labels=labels,
+            captions=None
+            if self.captions is None
+            else self.captions.shown_at(np.arange(0, self.num_frames, every)),
             levels={head: frames[::every] for head, frames in self.levels.items()},
             active=None if self.active is None else self.active[::every],
         )
@@ -267,7 +273,8 @@ class Dataset:
             )
 
         videos = {name: told(video) for name, video in self.videos.items()}
-        return replace(self, taxonomy=taxonomy, videos=videos)
+        made_from = self.made_from and self.made_from.at_level(level)
+        return replace(self, taxonomy=taxonomy, videos=videos, made_from=made_from)
 
     def select(self, names: Iterable[str]) -> list[Video]:
         """The videos of these names, in order."""

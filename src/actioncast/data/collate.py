@@ -6,14 +6,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from actioncast.data.base import Video
 from actioncast.protocols.base import Question
 from actioncast.protocols.long_term import rounded_observation, transcript
-from actioncast.types import IGNORE, Observation, Target
+from actioncast.types import IGNORE, Observation, Target, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,8 @@ class Sample:
     durations: tuple[float, ...]
     finest_labels: Int[np.ndarray, " time"] | None = None
     """Observed labels of the finest level, where the primary one is another."""
+    captions: Float32[np.ndarray, "caption width"] | None = None
+    """What was written about what is observed, where the video has captions; maybe nothing yet."""
     levels: Mapping[str, Int[np.ndarray, " time"]] = field(default_factory=dict)
     """Truth of every observed step, by head, at the other levels of a hierarchy."""
     active: Bool[np.ndarray, "time label"] | None = None
@@ -108,6 +110,7 @@ def cut(
         question=question,
         observed_labels=None if labels is None else labels[seen],
         finest_labels=told[seen] if told is not None and video.above_finest else None,
+        captions=None if video.captions is None else video.captions.told(stop),
         levels={head: named[seen] for head, named in video.levels.items()},
         frames=frames[seen],
         video_frames=frames[: max(stop, question.observed)],
@@ -127,7 +130,10 @@ def _stop(question: Question, stride: int, first: int) -> int:
 
 
 def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
-    """Pad samples of one rate and stride into a batch."""
+    """Pad samples of one rate and stride into a batch.
+
+    Captions become the modality `captions`, a token each, where every sample has some or might.
+    """
     questions = [sample.question for sample in samples]
     lengths = [question.video_length for question in questions]
     features = _padded([torch.from_numpy(sample.features) for sample in samples], 0.0)
@@ -135,6 +141,7 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
     observed_labels = [s.observed_labels for s in samples if s.observed_labels is not None]
     finest = [s.finest_labels for s in samples if s.finest_labels is not None]
     active = [sample.active for sample in samples if sample.active is not None]
+    captions = [sample.captions for sample in samples if sample.captions is not None]
     observation = Observation(
         features=features,
         valid=torch.arange(features.shape[1]) < steps[:, None],
@@ -150,6 +157,7 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
         finest=_padded([torch.from_numpy(labels) for labels in finest], IGNORE)
         if len(finest) == len(samples)
         else None,
+        modalities={"captions": _tokens(captions)} if len(captions) == len(samples) else {},
     )
     target = Target(
         frames={
@@ -178,6 +186,12 @@ def collate(samples: Sequence[Sample], head: str) -> tuple[Observation, Target]:
         else {},
     )
     return observation, target
+
+
+def _tokens(rows: Sequence[Float32[np.ndarray, "_ width"]]) -> Tokens:
+    values = _padded([torch.from_numpy(row) for row in rows], 0.0)
+    counts = torch.tensor([len(row) for row in rows])
+    return Tokens(values=values, valid=torch.arange(values.shape[1]) < counts[:, None])
 
 
 def _padded(rows: list[Tensor], padding: float) -> Tensor:

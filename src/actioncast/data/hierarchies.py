@@ -1,11 +1,20 @@
-"""The hierarchies that public data sets bring, and those of a file of one's own."""
+"""The hierarchies that public data sets bring, and how the one that is asked for is found."""
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from actioncast.data.base import Dataset
-from actioncast.data.hierarchy import Hierarchy
+from actioncast.data.darai import actions_of_darai, activities_of_darai
+from actioncast.data.fifty_salads_annotation import (
+    LOW,
+    annotated_phases,
+    conversion,
+    with_steps,
+)
+from actioncast.data.hierarchy import Hierarchy, with_hierarchy
+from actioncast.data.hierarchy_file import FILE, read_hierarchy
 from actioncast.timeline import LabelSpace
 
 ACTIVITIES_OF_BREAKFAST = (
@@ -23,10 +32,11 @@ PHASES_OF_50SALADS: Mapping[str, tuple[str, ...]] = {
     "action_start": ("action_start",),
     "action_end": ("action_end",),
 }
+"""Sheet section 1, by whole names: released code looks for parts of names, in an order."""
 
 
-def find_hierarchy(dataset: Dataset, folder: Path | None, name: str = "") -> Hierarchy:
-    """The hierarchy of a data set.
+def with_levels(dataset: Dataset, folder: Path | None, name: str = "") -> Dataset:
+    """The same data set with a hierarchy; its timelines speak the finest level.
 
     Args:
         dataset: Without one.
@@ -34,19 +44,61 @@ def find_hierarchy(dataset: Dataset, folder: Path | None, name: str = "") -> Hie
         name: A known hierarchy of it, or a file; what the data bring, if empty.
 
     Raises:
-        ValueError, FileNotFoundError: There is none.
+        ValueError, FileNotFoundError: There is none, or it does not fit.
+    """
+    if finer := FINER.get(dataset.name, {}).get(name):
+        return finer(dataset, folder)
+    return with_hierarchy(dataset, find_hierarchy(dataset, folder, name))
+
+
+def find_hierarchy(dataset: Dataset, folder: Path | None, name: str = "") -> Hierarchy:
+    """The hierarchy above the labels of a data set.
+
+    Args:
+        dataset: Without one.
+        folder: Where its files lie; absent of data that have none.
+        name: A known hierarchy of it, or a file, looked for in the working directory and in
+            `folder`; if empty, `hierarchy.json` of the folder, or else the usual known one.
+
+    Raises:
+        ValueError, FileNotFoundError: There is none, or its file breaks the format.
     """
     known = KNOWN.get(dataset.name, {})
-    if name in known or (not name and known):
-        return known[name or next(iter(known))](dataset, folder)
-    raise ValueError(f"{dataset.name} brings no hierarchy {name!r}.")
+    if name in known:
+        return known[name](dataset, folder)
+    own = None if folder is None else folder / FILE
+    if not name:
+        if own is not None and own.is_file():
+            return read_hierarchy(own, dataset)
+        if known:
+            return next(iter(known.values()))(dataset, folder)
+        raise ValueError(
+            f"{dataset.name} brings no levels above its labels; write {own or FILE}, say "
+            "--hierarchy FILE, or leave out --level. docs/your_own_videos.md says what such a "
+            "file holds."
+        )
+    places = [Path(name).expanduser(), *([] if folder is None else [folder / name])]
+    if found := next((path for path in places if path.is_file()), None):
+        return read_hierarchy(found, dataset)
+    below = FINER.get(dataset.name, {})
+    if name in below:
+        raise ValueError(
+            f"the level {name!r} of {dataset.name} lies below its labels, not above; open the data "
+            f"with hierarchy={name!r} instead."
+        )
+    names = ", ".join([*known, *below])
+    raise FileNotFoundError(
+        f"--hierarchy must be a file{f', or {names} of {dataset.name}' if names else ''}, got "
+        f"{name!r}, which is not there ({', '.join(map(str, places))})."
+    )
 
 
 def _breakfast(dataset: Dataset, folder: Path | None) -> Hierarchy:  # noqa: ARG001
+    """Whose name ends with what the whole video shows."""
     return Hierarchy(
         level="activity",
         labels=LabelSpace(ACTIVITIES_OF_BREAKFAST),
-        by_video={video: video.rsplit("_", 1)[-1] for video in dataset.videos},
+        by_video={video: video.rpartition("_")[2] for video in dataset.videos},
     )
 
 
@@ -59,12 +111,33 @@ def _50salads(dataset: Dataset, folder: Path | None) -> Hierarchy:  # noqa: ARG0
 
 
 def _cad120(dataset: Dataset, folder: Path | None) -> Hierarchy:
-    assert folder is not None
-    about = json.loads((folder / "activities.json").read_text(encoding="utf-8"))
+    file = (folder or Path()) / "activities.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} does not exist; it says the activity of every video of {dataset.name}, as "
+            '{"<video>": {"activity": "making_cereal"}}. Put it there, or say --hierarchy FILE.'
+        )
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        told = {video: about[video]["activity"] for video in dataset.videos if video in about}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{file} must hold {{"<video>": {{"activity": "making_cereal"}}}}, got none ({error}).'
+        ) from None
+    by_video = {video: str(activity) for video, activity in told.items() if activity}
+    if not by_video:
+        raise ValueError(f"{file} must name activities of {dataset.name}, got none of its videos.")
+    return Hierarchy(
+        level="activity",
+        labels=LabelSpace(tuple(sorted(set(by_video.values())))),
+        by_video=by_video,
+    )
+
+
+def _synthetic(dataset: Dataset, folder: Path | None) -> Hierarchy:  # noqa: ARG001
+    """The activity that drew a video stands in its name, `P01_coffee_001`; no model reads that."""
     by_video = {
-        video: str(about[video]["activity"])
-        for video in dataset.videos
-        if about.get(video, {}).get("activity")
+        video: video.partition("_")[2].rpartition("_")[0] or video for video in dataset.videos
     }
     return Hierarchy(
         level="activity",
@@ -75,7 +148,18 @@ def _cad120(dataset: Dataset, folder: Path | None) -> Hierarchy:
 
 KNOWN: Mapping[str, Mapping[str, Callable[[Dataset, Path | None], Hierarchy]]] = {
     "breakfast": {"activity": _breakfast},
-    "50salads": {"phase": _50salads},
+    "50salads": {
+        "phase": _50salads,
+        "high": annotated_phases,
+        "abstract": partial(conversion, level="abstract"),
+        "eval": partial(conversion, level="eval"),
+    },
     "cad120": {"activity": _cad120},
+    "darai": {"action": actions_of_darai, "activity": activities_of_darai},
+    "synthetic": {"activity": _synthetic},
 }
-"""Hierarchies of public data sets by name, the usual one first."""
+"""Hierarchies above the labels of public data sets by name, the usual one first."""
+FINER: Mapping[str, Mapping[str, Callable[[Dataset, Path | None], Dataset]]] = {
+    "50salads": {LOW: with_steps},
+}
+"""Hierarchies whose finest level lies below the labels of a public data set: `low` under `mid`."""

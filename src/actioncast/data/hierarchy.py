@@ -60,6 +60,12 @@ def with_hierarchy(dataset: Dataset, hierarchy: Hierarchy) -> Dataset:
             f"{dataset.name} must have no hierarchy before one is added, got levels "
             f"{', '.join(dataset.taxonomy.levels)}."
         )
+    assert dataset.made_from is None, "a level is added before data are resampled"
+    if several := [video.id for video in dataset.videos.values() if video.active is not None]:
+        raise ValueError(
+            f"a level stands above one action a frame, got {several[0]} of {dataset.name}, where "
+            "several are done at once; leave out --level."
+        )
     fine, head = dataset.taxonomy.primary, hierarchy.level
     if head in dataset.taxonomy.heads:
         raise ValueError(
@@ -76,7 +82,8 @@ def with_hierarchy(dataset: Dataset, hierarchy: Hierarchy) -> Dataset:
     videos: dict[str, Video] = {}
     lost: list[str] = []
     for name, video in dataset.videos.items():
-        if hierarchy.by_video and name not in hierarchy.by_video and not _is_used(dataset, name):
+        known = hierarchy.by_video or hierarchy.by_frame
+        if known and name not in known and not _is_used(dataset, name):
             lost.append(name)
             continue
         videos[name] = replace(video, levels={head: _above(dataset, video, hierarchy, parents)})

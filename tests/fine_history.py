@@ -35,7 +35,7 @@ class FineHistory:
     """Which videos are made."""
 
     num_train: int = 40
-    num_test: int = 160
+    num_test: int = 120
     half: int = 14
     """Frames of the activity, and of what follows it."""
     feature_dim: int = 24

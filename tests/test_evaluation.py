@@ -370,6 +370,21 @@ def test_background_of_a_level_is_its_own():
     assert score_segmentation(told, truth, Segmentation(), RUNNING).total["action edit"] == 100
 
 
+def test_videos_too_short_for_a_share_are_refused_or_left_out_of_it():
+    # A fifth of the second video is less than a frame.
+    truth = [video("aaaabbbbbbbb", 0), video("abbb", 1)]
+    model = Stub({(0, 2): "aabbbb", (0, 6): "bbbbbb", (1, 2): "aa"})
+    asked = LongTerm(observed_ratios=(0.2, 0.5), horizon_ratios=(0.5,))
+    with pytest.raises(ValueError, match=r"share of 0\.2 leaves no frame .*--too-short leave_out"):
+        score_long_term(model, truth, asked, RUNNING)
+    found = score_long_term(model, truth, replace(asked, too_short="leave_out"), RUNNING)
+    alone = score_long_term(model, truth[:1], asked, RUNNING)
+    assert found.total["moc 0.2/0.5"] == alone.total["moc 0.2/0.5"] == 100
+    # Of the share that leaves a frame both count: the second video's is named wrongly.
+    assert found.total["moc 0.5/0.5"] == 75
+    assert list(found.videos["v1"]) == ["mof 0.5/0.5"]
+
+
 def test_levels_come_back_to_the_grid_of_the_video():
     running = InferenceConfig(stride=3)
     total = score_segmentation(SAYS, HIERARCHY, Segmentation(), running).total

@@ -166,8 +166,21 @@ def test_truth_beside_features_reaches_a_coarse_model_by_parents(data: Path, tmp
 
 def test_a_counting_model_says_so_where_no_level_follows_from_labels(data: Path, tmp_path: Path):
     config = replace(COUNTING, level="coarse", hierarchy="activity.json")
-    with pytest.raises(ValueError, match="label"):
-        scored(trained(config, data, tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"level 'activity' do not follow .* say --level fine"):
+        trained(config, data, tmp_path / "run")
+
+
+def test_a_hierarchy_is_found_again_from_elsewhere(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own = tmp_path / "here"
+    own.mkdir()
+    (own / "mine.json").write_text((data / "activity.json").read_text())
+    monkeypatch.chdir(own)
+    config = replace(RECIPE, level="activity", hierarchy="mine.json")
+    folder = trained(config, data, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert scored(folder).passport.label_level == "coarse"
 
 
 def test_a_model_of_features_needs_no_labels_where_videos_say_the_level(data: Path, tmp_path: Path):

@@ -97,28 +97,37 @@ def score_long_term(
     require_task(model, Task.LONG_TERM)
     if combine != "most_likely" and not config.num_samples:
         raise ValueError(f"combine={combine} needs num_samples of 1 or more, got 0.")
-    asked = [
-        (video, protocol.question(video.num_frames, ratio, video.rate))
+    places = [
+        (ratio, v)
         for ratio in protocol.observed_ratios
-        for video in videos
+        for v, video in enumerate(videos)
+        if _is_shown(video, ratio, protocol)
     ]
-    if unseen := [video.id for video, question in asked if not question.observed]:
+    if empty := set(protocol.observed_ratios) - {ratio for ratio, _ in places}:
         raise ValueError(
-            f"video {unseen[0]} is so short that a share of {min(protocol.observed_ratios):g} "
-            "leaves no frame to see; take it out of the split, or observe a larger share."
+            f"a share must leave a frame to see of one video at least, got {min(empty):g}, which "
+            "leaves none of any; observe a larger share."
         )
+    asked = [
+        (videos[v], protocol.question(videos[v].num_frames, ratio, videos[v].rate))
+        for ratio, v in places
+    ]
     futures: dict[int, list[Frames]] = {}
     for i, answer in answers(model, asked, config, progress):
         futures[i] = _futures(answer, combine)
-    by_ratio = {
-        ratio: [futures[a * len(videos) + v] for v in range(len(videos))]
-        for a, ratio in enumerate(protocol.observed_ratios)
-    }
+    by_ratio: dict[float, dict[int, list[Frames]]] = {r: {} for r in protocol.observed_ratios}
+    for i, (ratio, v) in enumerate(places):
+        by_ratio[ratio][v] = futures[i]
     truth = [video.frames() for video in videos]
     num_labels = len(model.taxonomy.labels)
     draws = max(1, config.num_samples) if combine != "most_likely" else 1
     per_draw = [
-        _cells({r: [f[d] for f in fs] for r, fs in by_ratio.items()}, truth, num_labels, protocol)
+        _cells(
+            {r: {v: f[d] for v, f in fs.items()} for r, fs in by_ratio.items()},
+            truth,
+            num_labels,
+            protocol,
+        )
         for d in range(draws)
     ]
     if combine == "best_of_samples":
@@ -131,6 +140,7 @@ def score_long_term(
         video.id: {
             name: float(chosen([hits(f) for f in by_ratio[ratio][v]]))
             for ratio in protocol.observed_ratios
+            if v in by_ratio[ratio]
             for beta in protocol.horizon_ratios
             for name, hits in [
                 (
@@ -200,8 +210,20 @@ def _whole(frames: Frames, horizon: int) -> Frames:
     return np.pad(frames[:horizon], (0, max(0, horizon - len(frames))), constant_values=UNLABELLED)
 
 
+def _is_shown(video: Video, ratio: float, protocol: LongTerm) -> bool:
+    """Whether a share leaves a frame to see; a video of which none is left is refused, or not."""
+    if protocol.question(video.num_frames, ratio, video.rate).observed:
+        return True
+    if protocol.too_short == "refuse":
+        raise ValueError(
+            f"video {video.id} is so short that a share of {ratio:g} leaves no frame to see; take "
+            "it out of the split, observe a larger share, or say --too-short leave_out."
+        )
+    return False
+
+
 def _cells(
-    predicted: Mapping[float, Sequence[Frames]],
+    predicted: Mapping[float, Mapping[int, Frames]],
     truth: Sequence[Frames],
     num_labels: int,
     protocol: LongTerm,
@@ -209,18 +231,22 @@ def _cells(
     # With the true length the published windows end with the horizon asked for (see
     # LongTerm.window); with the others a horizon that ends inside a window misses frames.
     known = protocol.horizon_source is HorizonSource.TRUE_LENGTH
-    cells = long_term_scores(
-        predicted,
-        truth,
-        num_labels,
-        horizon_ratios=protocol.horizon_ratios,
-        missing="skip" if known else "wrong",
-    )
+    cells = [
+        cell
+        for ratio, futures in predicted.items()
+        for cell in long_term_scores(
+            {ratio: list(futures.values())},
+            [truth[v] for v in futures],
+            num_labels,
+            horizon_ratios=protocol.horizon_ratios,
+            missing="skip" if known else "wrong",
+        )
+    ]
     return {f"moc {cell.observed_ratio:g}/{cell.horizon_ratio:g}": cell.moc for cell in cells}
 
 
 def _best(
-    by_ratio: Mapping[float, Sequence[Sequence[Frames]]],
+    by_ratio: Mapping[float, Mapping[int, Sequence[Frames]]],
     truth: Sequence[Frames],
     num_labels: int,
     protocol: LongTerm,
@@ -230,7 +256,8 @@ def _best(
     for ratio, futures in by_ratio.items():
         for beta in protocol.horizon_ratios:
             correct, frames = np.zeros(num_labels, int), np.zeros(num_labels, int)
-            for draws, labels in zip(futures, truth, strict=True):
+            for v, draws in futures.items():
+                labels = truth[v]
                 start, end = protocol.window(len(labels), ratio, beta)
                 counts = [
                     moc_counts(_whole(draw, end - start), labels[start:end], num_labels)

@@ -14,7 +14,14 @@ import torch
 
 from actioncast.captions import CaptionFolder, Captioning, caption_folder, fitted
 from actioncast.checkpoint import Checkpoint, load_checkpoint
-from actioncast.data import Dataset, LabelInput, find_dataset, holds_dataset, open_dataset
+from actioncast.data import (
+    Dataset,
+    LabelInput,
+    find_dataset,
+    holds_dataset,
+    lasting_hierarchy,
+    open_dataset,
+)
 from actioncast.inference import InferenceConfig, as_trained
 from actioncast.protocols import HorizonSource, LongTerm, Online
 from actioncast.protocols.online import MOMENTS
@@ -68,6 +75,7 @@ def train_run(
     """
     machine = machine or Machine()
     machine.require()
+    config = replace(config, hierarchy=lasting_hierarchy(config.hierarchy))
     dataset = open_dataset(
         config.dataset if _is_named(config, data) else "",
         data,

@@ -330,7 +330,14 @@ def _task(protocol: VideoProtocol) -> str:
 def _metric(protocol: VideoProtocol, labels: LabelSpace) -> str:
     match protocol:
         case LongTerm():
-            return "MoC pooled over the videos of a split; frames asked for and missing are wrong"
+            left_out = protocol.too_short == "leave_out"
+            less = (
+                "; videos of which a share leaves no frame are left out of it" if left_out else ""
+            )
+            return (
+                "MoC pooled over the videos of a split; frames asked for and missing are wrong"
+                + less
+            )
         case Segmentation():
             legacy = protocol.legacy_last_segment
             end = "ends one frame early (legacy)" if legacy else "ends at the last frame"

@@ -237,6 +237,7 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
     if (name := lasting_encoder(encoder)) != encoder:
         model = replace(cast(Any, model), encoder=name)
         config = replace(config, model=model)
+    _require_labels_of_the_level(config, dataset)
     steps = longest_observation(config, dataset.videos.values())
     if hasattr(model, "max_positions") and model.max_positions < steps:
         raise ValueError(
@@ -251,6 +252,19 @@ def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset
             f"{config.stride}; say --stride 1 or --anchor start."
         )
     return config, dataset
+
+
+def _require_labels_of_the_level(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise a ValueError where a model that counts cannot be told the labels of its level."""
+    taxonomy = dataset.taxonomy
+    follows = taxonomy.labels == taxonomy.finest or taxonomy.primary in taxonomy.parents
+    if not follows and not hasattr(config.model, "feature_dim"):
+        raise ValueError(
+            f"{model_name(config.model)} counts the labels observed, and those of level "
+            f"{taxonomy.primary!r} do not follow from the labels of {dataset.name}: the same label "
+            "stands below several; say --level fine, a hierarchy by label, or take a model that "
+            "reads features."
+        )
 
 
 def longest_observation(config: TrainConfig, videos: Iterable[Video]) -> int:

@@ -8,7 +8,7 @@ from actioncast.data.base import Dataset, LabelInput, Split, Video, inner_split
 from actioncast.data.darai import open_darai
 from actioncast.data.darai_files import is_darai
 from actioncast.data.frame_labels import open_frame_labels
-from actioncast.data.hierarchies import find_hierarchy, with_levels
+from actioncast.data.hierarchies import find_hierarchy, lasting_hierarchy, with_levels
 from actioncast.data.hierarchy import Hierarchy, with_hierarchy
 from actioncast.data.subject_splits import subject_parts, subject_splits, write_splits
 from actioncast.data.synthetic import SyntheticConfig, synthetic_dataset
@@ -119,6 +119,7 @@ __all__ = [
     "holds_dataset",
     "inner_split",
     "is_darai",
+    "lasting_hierarchy",
     "open_darai",
     "open_dataset",
     "open_frame_labels",

@@ -93,6 +93,11 @@ def find_hierarchy(dataset: Dataset, folder: Path | None, name: str = "") -> Hie
     )
 
 
+def lasting_hierarchy(name: str) -> str:
+    """A hierarchy as it is found from anywhere: a file by its whole path, a known one as it is."""
+    return str(Path(name).resolve()) if name and Path(name).is_file() else name
+
+
 def _breakfast(dataset: Dataset, folder: Path | None) -> Hierarchy:  # noqa: ARG001
     """Whose name ends with what the whole video shows."""
     return Hierarchy(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -59,6 +60,9 @@ class LongTerm:
     """horizon over observed frames, for observed_multiple"""
     seconds: float = 300.0
     """horizon for seconds"""
+    too_short: Literal["refuse", "leave_out"] = "refuse"
+    """what becomes of a video of which an observed share leaves no frame to see: it is refused, or
+    left out of the scores of that share"""
     rounded_to_steps: bool = False
     """show round(alpha * steps) steps of the model's grid, as the released ActFusion test does: up
     to stride - 1 frames beyond the boundary are seen; asks and scores from the boundary on"""

@@ -127,7 +127,7 @@ def test_where_fine_history_tells_nothing_both_are_level_at_chance() -> None:
 @pytest.mark.slow
 def test_text_that_speaks_the_predicted_level_gains_nothing() -> None:
     """It describes every step of a video alike."""
-    assert mean("flat", "fitted") > 90
+    assert mean("flat", "fitted") > 75
     assert mean("flat") < mean("uni-modal") + 15
     assert mean("flat") < mean("multi-modal") - 20
 

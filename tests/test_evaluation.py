@@ -28,6 +28,7 @@ from actioncast.models.futr import FUTRConfig
 from actioncast.models.mm_ant_config import MMAntConfig
 from actioncast.models.semi_markov import SemiMarkovConfig
 from actioncast.protocols import HorizonSource, LongTerm, Question, Segmentation
+from actioncast.scoring import over_recordings
 from actioncast.timeline import LabelSpace, Taxonomy, Timeline
 from actioncast.training import TrainConfig
 from actioncast.trunks.config import TrunkConfig
@@ -646,3 +647,12 @@ def test_a_score_that_is_no_number_stays_one():
     scores = score_long_term(Stub({(0, 1): "aa"}), [video("aaaaa")], protocol, RUNNING)
     assert math.isnan(scores.videos["v0"]["mof 0.2/0.1"])
     assert scores.videos["v0"]["mof 0.2/0.5"] == pytest.approx(100)
+
+
+def test_a_video_without_a_score_takes_none_from_the_others():
+    """A video too short for a share has no score of it, wherever it stands."""
+    short, long = ("b", {"mof 0.5": 3.0}), ("a", {"mof 0.1": 1.0, "mof 0.5": 2.0})
+    for rows in ([short, long], [long, short]):
+        found = over_recordings(rows)
+        assert (found["mof 0.1"], found["mof 0.5"], found["recordings"]) == (1.0, 2.5, 2)
+        assert "mof 0.1 +-" not in found

@@ -178,15 +178,16 @@ def over_recordings(rows: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str
     Args:
         rows: Recording and scores of each video.
     """
-    names = rows[0][1] if rows else {}
+    names = dict.fromkeys(name for _, row in rows for name in row)
     found: dict[str, float] = {}
     for name in names:
         by_recording: dict[str, list[float]] = {}
         for recording, row in rows:
-            if not math.isnan(row[name]):
-                by_recording.setdefault(recording, []).append(row[name])
+            # A video too short for a share has no score of it.
+            if not math.isnan(value := row.get(name, math.nan)):
+                by_recording.setdefault(recording, []).append(value)
         means = np.array([np.mean(values) for values in by_recording.values()])
-        found["recordings"] = len(means)
+        found["recordings"] = max(len(means), found.get("recordings", 0))
         found[name] = round(float(means.mean()), 4) if len(means) else math.nan
         if len(means) > 1:
             found[f"{name} +-"] = round(float(means.std(ddof=1) / math.sqrt(len(means))), 4)
@@ -211,7 +212,7 @@ def passport_of(
     recipe, model = str(run.get("recipe", "")), first.checkpoint.model
     return Passport(
         dataset=first.dataset.name,
-        fingerprint=first.dataset.fingerprint(),
+        fingerprint=first.dataset.scored_fingerprint(),
         splits=tuple(one.split for one in loaded),
         label_level=first.dataset.taxonomy.level,
         num_videos=num_videos,

@@ -95,8 +95,8 @@ class TrainConfig(Optimisation):
     ratio_jitter: float = 0.0
     """greatest change of a share, drawn anew each time a video is shown"""
     warp: float = 0.0
-    """each segment of a training video is stretched by exp of a normal of this deviation, drawn
-    anew each time it is shown; 0 shows videos as they are"""
+    """each segment of a training video, of the level that is predicted, is stretched by exp of a
+    normal of this deviation, drawn anew each time it is shown; 0 shows videos as they are"""
     relabel: float = 0.0
     """share of a training video's segments whose label is drawn from all, in input and target
     alike, anew each time it is shown; for labels as input"""

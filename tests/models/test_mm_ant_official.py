@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from actioncast.models.mm_ant import OFFICIAL, Answers, MMAnt
+from actioncast.models.mm_ant_config import RELEASED_GIVEN, RELEASED_LEARNED, MMAntConfig
 from actioncast.models.mm_ant_official import from_official
 from actioncast.timeline import LabelSpace, Taxonomy
-from actioncast.types import Observation, Task, Tokens
+from actioncast.types import Observation, Target, Task, Tokens
 from goldens import golden_cases
 
 HEADS = {"seg": "past", "action": "future", "duration": "durations"}
@@ -264,3 +265,34 @@ def test_the_published_numbers_of_parameters(
         assert of("duration_head") == 129
         head = sum(size for name, size in held.items() if name.startswith("generator.head"))
         assert (of("generator") - head, head) == (66_048, 6_321)
+
+
+@pytest.mark.parametrize("preset", [RELEASED_LEARNED, RELEASED_GIVEN], ids=["learned", "given"])
+def test_the_earlier_releases_answer_and_learn(preset: MMAntConfig) -> None:
+    """No outputs of theirs are known: that the presets build, gate and descend is all there is."""
+    config = replace(preset, feature_dim=6, hidden_dim=16, num_heads=2, max_positions=20)
+    torch.manual_seed(0)
+    model = config.build(taxonomy(4, 3))
+    fine = torch.tensor([[0, 0, 1, 1, 2], [2, 2, 0, 1, -100]])
+    valid = fine >= 0
+    x = Observation(
+        features=torch.randn(2, 5, 6),
+        valid=valid,
+        rate=1.0,
+        horizon=torch.tensor([6, 6]),
+        finest=fine,
+    )
+    coarse = fine.clamp(max=1)
+    y = Target(
+        frames={"activity": coarse, "action": fine},
+        next={},
+        future=torch.tensor([[1, 2, 4], [0, 4, -100]]),
+        durations=torch.tensor([[0.5, 0.5, torch.nan], [1.0, torch.nan, torch.nan]]),
+    )
+    model.begin_epoch(15)
+    losses = model.losses(x, y)
+    generates = preset is RELEASED_LEARNED
+    assert ({"text", "intra", "inter"} <= set(losses)) == generates
+    torch.stack(list(losses.values())).sum().backward()
+    answers = model.eval().predict(x)
+    assert all(answer.future is not None and len(answer.future) == 6 for answer in answers)

@@ -325,6 +325,13 @@ class Dataset:
             digest.update(repr((name, sorted(split.train), sorted(split.test))).encode())
         return digest.hexdigest()[:16]
 
+    def scored_fingerprint(self) -> str:
+        """That of what is scored: other levels beside the same labels have no say in it."""
+        plain = (self.made_from or self).without_levels
+        if plain is not None and plain.taxonomy.labels == self.taxonomy.labels:
+            return plain.fingerprint()
+        return self.fingerprint()
+
     def fingerprints(self) -> set[str]:
         """Those of the same videos at any level: who has trained on one has seen them all."""
         found = {self.fingerprint()}

@@ -141,7 +141,8 @@ def _entropy(
     logits: Float[Tensor, "*row label"], labels: Int[Tensor, "*row"]
 ) -> Float[Tensor, "*row"]:
     """Of every row; 0 where its label is IGNORE."""
-    channels = rearrange(logits.float(), "... label -> (...) label")
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    channels = rearrange(wide, "... label -> (...) label")
     entropy = F.cross_entropy(channels, labels.flatten(), ignore_index=IGNORE, reduction="none")
     return entropy.reshape(labels.shape)
 

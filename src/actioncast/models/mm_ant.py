@@ -23,7 +23,14 @@ Differs from the released code, which the fields named bring back:
   `text_error="focal"`, `change_weight=10`.
 - No true label of what is seen goes in; `text="given"` reads them, and the passport says so.
 - The past head has no output for the end. `past_names_end=True`.
-- Padding is masked everywhere; the released code reads it off the labels.
+- Text tokens know their place, label names are scaled as loud as vision, and the generator is a
+  whole layer that is told what the past head says. `text_positions="none"`, `text_scale="as_is"`,
+  `generator="attention"`, `generator_hears_actions=False`; what it says becomes vectors of names,
+  not its own states (`text_vectors="states"`).
+- Embedded features carry no second set of places. `token_positions="sinusoid"`.
+- Everything is learned together, as in the released code; the paper has two stages.
+  `segmentation_epochs`.
+- Padding is masked everywhere but across a batch; the released code reads it off the labels.
 - What rounding leaves over goes to the last action (see FUTR). `fill="last_query"`.
 """
 
@@ -487,7 +494,8 @@ class MMAnt(Anticipator):
             raise ValueError(
                 f"m&m-Ant with text='given' reads what was observed at the level "
                 f"{self.described_head!r} from whoever names it, got no such labels; say "
-                "--labels-from."
+                "--labels-from, and of a level that does not follow from the finest labels "
+                "--model.described fine."
             )
         known = x.valid & (labels != IGNORE)
         size = len(self.taxonomy.heads[self.described_head])

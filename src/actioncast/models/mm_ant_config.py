@@ -1,6 +1,6 @@
 """Sizes and options of m&m-Ant, every choice that its summary leaves open among them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from actioncast.layers.decoding import Fill
@@ -64,8 +64,8 @@ class MMAntConfig:
     a decoder asks of the segmentation stream."""
     query_mode: Literal["learned", "pooled_text", "pooled_answers", "text"] = "learned"
     """Where the queries come from: learned, reading the joined sequence; the text averaged over as
-    many windows; of a decoder alone, its answers to every text token averaged over as many windows;
-    or every text token as a query, as released last."""
+    many windows, all zeros where there is none; of a decoder alone, its answers to every text token
+    averaged over as many windows; or every text token as a query, as released last."""
     text_positions: Literal["sinusoid", "shared", "none"] = "sinusoid"
     """What a text token knows of its place: a sinusoid, the learned position of its step, or
     nothing."""
@@ -86,7 +86,7 @@ class MMAntConfig:
     """Seed of sampled futures."""
     objective: Literal["sum", "gated"] = "sum"
     """How losses are combined: added, or, as released, mixed by how often frames are named right
-    and by how far training has come."""
+    and by how far training has come. Without a generator there is nothing to mix."""
     past_weight: float = 1.0
     """Weight of the loss of the observed actions."""
     future_weight: float = 1.0
@@ -117,7 +117,8 @@ class MMAntConfig:
     consistency_end: int = 60
     """Epochs until it is gone again."""
     segmentation_epochs: int = 0
-    """First epochs in which the past and the text alone are learned: the paper's first stage."""
+    """First epochs in which the past and the text alone are learned: the paper's first stage. By
+    default all is learned together, as the released code has it."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -221,3 +222,36 @@ OFFICIAL = MMAntConfig(
     change_weight=10.0,
 )
 """As released last: context from elsewhere asks a decoder, one answer for each of its vectors."""
+
+RELEASED_LOSSES = MMAntConfig(
+    objective="gated",
+    consistency_of="logits",
+    consistency_shared_by="last_video",
+    text_error="focal",
+    averaged_over="all",
+    change_weight=10.0,
+    fill="last_query",
+    past_names_end=True,
+    fusion="decoder",
+    query_mode="pooled_text",
+    text_positions="none",
+)
+"""What the earlier releases share, of the time of the paper: losses, decoder, heads."""
+
+RELEASED_LEARNED = replace(
+    RELEASED_LOSSES,
+    generator="attention",
+    generator_hears_actions=False,
+    generator_scope="batch",
+    text_vectors="states",
+)
+"""As released before the paper with a generator that learns: its states ask the decoder (G2)."""
+
+RELEASED_GIVEN = replace(
+    RELEASED_LOSSES,
+    text="given",
+    text_vectors="table",
+    query_mode="pooled_answers",
+    text_positions="sinusoid",
+)
+"""As released before the paper with true fine labels of what is seen: an oracle (G1)."""

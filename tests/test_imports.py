@@ -23,6 +23,7 @@ LEVELS = (
         *("clip_config", "clip_frames", "clip_sources", "clip_evaluation", "clip_variation"),
         *("scores", "online_running", "online_evaluation"),
         "recognised",
+        "own_files",
         *("captions", "caption_files"),
         *("export", "stream_sources", "stream_lines"),
     },

@@ -1,6 +1,8 @@
 """Runs on one data set at two levels: what is trained, scored, told apart and kept."""
 
+import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from actioncast.__main__ import main
 from actioncast.checkpoint import load_checkpoint
 from actioncast.data import open_dataset
 from actioncast.models.baselines import NGramConfig
+from actioncast.models.mm_ant_config import MMAntConfig
 from actioncast.passport import Result, read_result, require_comparable, write_result
 from actioncast.protocols import LongTerm, Segmentation
 from actioncast.runs import load_run, train_run
@@ -222,3 +225,43 @@ def test_a_level_that_is_not_there_is_refused(
     out = ["--out", str(tmp_path / "run"), *folders.SMALL]
     assert main(["train", "futr", "--data", str(data), *words, *out]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_checkpoint_meets_the_finest_labels_that_it_knows(
+    data: Path, runs: dict[str, Path], tmp_path: Path
+):
+    """Labels as input, and text of them, would silently be others."""
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    names = [line.split()[1] for line in (other / "mapping.txt").read_text().splitlines()]
+    turned = "".join(f"{i} {name}\n" for i, name in enumerate(reversed(names)))
+    (other / "mapping.txt").write_text(turned)
+    with pytest.raises(ValueError, match=r"labels of level 'action' .*another order"):
+        load_run(runs["coarse"], other)
+    (other / "mapping.txt").write_text((data / "mapping.txt").read_text())
+    below = {**BY_LABEL, "stir": "use"}
+    (other / "hierarchy.json").write_text(json.dumps({"level": "phase", "by_label": below}))
+    with pytest.raises(ValueError, match="stand below others than when"):
+        load_run(runs["coarse"], other)
+
+
+def test_the_trainer_tells_the_epoch(data: Path, tmp_path: Path):
+    """A first stage ends: what comes is learned from the second epoch on, also after a kill."""
+    model = MMAntConfig(
+        hidden_dim=8,
+        num_heads=2,
+        max_positions=80,
+        encoder="hash:4",
+        segmentation_epochs=1,
+        objective="gated",
+        consistency_peak=2,
+        consistency_end=4,
+    )
+    config = folders.recipe(model=model, level="coarse", epochs=3)
+    folder = trained(config, data, tmp_path / "run") / "split1"
+    (log,) = folder.rglob("metrics.csv")
+    rows = [row for row in csv.DictReader(log.open()) if row["train/future"]]
+    assert [float(row["train/future"]) > 0 for row in rows] == [False, True, True]
+    # The share of consistency is 0, a half and 1.
+    assert [float(row["train/intra"]) > 0 for row in rows] == [False, True, True]
+    assert [float(row["train/text"]) > 0 for row in rows] == [True, True, False]

@@ -82,7 +82,8 @@ def test_all_differences_are_named_with_their_values():
         "these results cannot stand side by side, they differ in\n"
         "  splits: ours: 1, 2; theirs: 1\n"
         "  horizon_source: ours: true_length; theirs: seconds 300\n"
-        "If the difference is the point of the table, say --across splits horizon_source."
+        "If the difference is the point of the table, say actioncast compare FILE... --across "
+        "splits horizon_source."
     )
 
 

@@ -57,6 +57,7 @@ from actioncast.runs import (
 from actioncast.scoring import evaluate_run
 from actioncast.side_by_side import end_of, label_of, print_table
 from actioncast.stream_verbs import Export, Stream, export, stream
+from actioncast.tables import level_said
 from actioncast.training import is_first_process
 from actioncast.types import Task
 
@@ -151,15 +152,33 @@ def evaluate(arguments: Evaluate) -> None:
     if arguments.json:
         _print_json(found)
     else:
-        for key, results in found.items():
-            print()
-            allowed = ("input", "features_causal", "selection")
-            table = print_online if key.startswith("online") else print_table
-            table(results, allowed=allowed, title=f"{key}: ")
+        _print_results(found, loaded_runs, written)
     if arguments.plot:
         written += draw_test_videos(loaded_runs, arguments.plot, arguments.videos)
     for path in written:
         print(f"wrote {path}", file=sys.stderr)
+
+
+def _print_results(
+    found: Mapping[str, Mapping[str, Result]],
+    runs: Mapping[str, Sequence[Loaded]],
+    written: Sequence[Path],
+) -> None:
+    """Print a table for every key; where there can be none, say at least what was written."""
+    allowed = ("input", "features_causal", "selection")
+    for key, results in found.items():
+        # A run without a hierarchy scores the same labels as one at its finest level.
+        levels = (level_said(runs[run][0].dataset.taxonomy) for run in results)
+        level = next(filter(None, levels), "")
+        print()
+        try:
+            if key.startswith("online"):
+                print_online(results, allowed, f"{key}: {level} of " if level else f"{key}: ")
+            else:
+                print_table(results, allowed=allowed, title=f"{key}: ", level=level)
+        except ValueError:
+            _warn([f"wrote {path}" for path in written])
+            raise
 
 
 def _require_samples(arguments: Evaluate) -> None:
@@ -252,15 +271,18 @@ def compare(arguments: Compare) -> None:
 
 def predict(arguments: Predict) -> None:
     """Forecast."""
+    from actioncast.plotting import SUFFIXES as PICTURES  # noqa: PLC0415
     from actioncast.plotting import print_timeline  # noqa: PLC0415
     from actioncast.seeing import (  # noqa: PLC0415
         forecast_facts,
         forecast_input,
+        require_one_level,
         write_forecast,
     )
 
-    require_label_readers((arguments.run, *arguments.beside), arguments.labels_from)
-    require_caption_readers((arguments.run, *arguments.beside), arguments.captions)
+    runs = (arguments.run, *arguments.beside)
+    require_label_readers(runs, arguments.labels_from)
+    require_caption_readers(runs, arguments.captions)
     forecasts = [
         forecast_input(
             run,
@@ -277,8 +299,12 @@ def predict(arguments: Predict) -> None:
             trunk=arguments.trunk,
             captions=arguments.captions,
         )
-        for run in (arguments.run, *arguments.beside)
+        for run in runs
     ]
+    if any(path.suffix.lower() in PICTURES for path in arguments.out):
+        require_one_level(
+            {str(run): one.taxonomy for run, one in zip(runs, forecasts, strict=True)}
+        )
     rows = forecasts[0].rows()
     rows += [row for other in forecasts[1:] for row in replace(other, truth=None).rows()]
     for path in arguments.out:
@@ -288,7 +314,8 @@ def predict(arguments: Predict) -> None:
         _print_json(facts[0] if len(facts) == 1 else facts)
         return
     for one in forecasts:
-        print(f"{arguments.input}, by {one.name}")
+        level = level_said(one.taxonomy)
+        print(f"{arguments.input}, by {one.name}" + (f": {level}" if level else ""))
         print_timeline(one.timeline, one.now)
     for path in arguments.out:
         print(f"wrote {path}", file=sys.stderr)

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from actioncast.text_vectors import UNREADABLE
 from actioncast.timeline_files.webvtt import from_vtt
 
 SUFFIXES = (".vtt", ".csv", ".json", ".npz", ".npy")
 """What a file of captions may end with; the times of an `.npy` file stand in a `.csv` beside it."""
 COLUMNS = ("start", "end", "text")
+LONGEST = 1e7
+"""Seconds after which no caption ends: a third of a year."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,14 +61,7 @@ def read_captions(path: Path) -> CaptionFile:
     suffix = path.suffix.lower()
     if suffix in (".npz", ".npy"):
         return _checked_vectors(path, *(_npz(path) if suffix == ".npz" else _npy(path)))
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} must be UTF-8 text, got byte {error.object[error.start]:#04x} at offset "
-            f"{error.start}; save it as UTF-8."
-        ) from None
-    rows = READERS[suffix](text, path)
+    rows = READERS[suffix](_decoded(path), path)
     for where, start, end, said in rows:
         _require_times(where, start, end)
         if not said.strip():
@@ -76,6 +71,16 @@ def read_captions(path: Path) -> CaptionFile:
         end=np.array([row[2] for row in rows], np.float64),
         texts=tuple(" ".join(row[3].split()) for row in rows),
     )
+
+
+def _decoded(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} must be UTF-8 text, got byte {error.object[error.start]:#04x} at offset "
+            f"{error.start}; save it as UTF-8."
+        ) from None
 
 
 Rows = Sequence[tuple[str, float, float, str]]
@@ -99,6 +104,11 @@ def _table(text: str, path: Path, columns: Sequence[str]) -> Rows:
     found: list[tuple[str, float, float, str]] = []
     try:
         names = [name.strip().lower() for name in next(reader, [])]
+        if twice := sorted({name for name in names if name in columns and names.count(name) > 1}):
+            raise ValueError(
+                f"{path}, line 1: the header must name a column once, got {', '.join(twice)} more "
+                "often; take the others out."
+            )
         if missing := [name for name in columns if name not in names]:
             raise ValueError(
                 f"{path}, line 1: the header must name {', '.join(columns)}, got "
@@ -140,7 +150,7 @@ def _seconds(cell: str, where: str, delimiter: str) -> float:
 def _json(text: str, path: Path) -> Rows:
     try:
         value: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be JSON, got {error}; correct it.") from None
     if not isinstance(value, list):
         raise ValueError(
@@ -161,6 +171,8 @@ def _json(text: str, path: Path) -> Rows:
                 )
         if not isinstance(said, str):
             raise ValueError(f"{where}: text must be a string, got {said!r}; put it into quotes.")
+        # An integer may be longer than any number of seconds.
+        start, end = (min(time, 2 * LONGEST) for time in (start, end))
         found.append((where, float(start), float(end), said))
     return found
 
@@ -170,10 +182,10 @@ READERS: Mapping[str, Callable[[str, Path], Rows]] = {".vtt": _vtt, ".csv": _csv
 
 def _require_times(where: str, start: float, end: float) -> None:
     # A comparison with what is no number is false.
-    if not 0 <= start < end < float("inf"):
+    if not 0 <= start < end <= LONGEST:
         raise ValueError(
-            f"{where}: a caption must start at 0 s or later and end after it starts, got {start:g} "
-            f"to {end:g} s; correct or delete it."
+            f"{where}: a caption must start at 0 s or later, and end after it starts and within "
+            f"{LONGEST:g} s, got {start:g} to {end:g} s; correct or delete it."
         )
 
 
@@ -185,7 +197,7 @@ def _npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             if missing := {"vectors", "start", "end"} - names:
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             return file["vectors"], file["start"], file["end"]
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} must hold the arrays vectors, start and end, got a file that does not "
             f"({' '.join(str(error).split())[:200]}); write it with numpy.savez."
@@ -201,12 +213,14 @@ def _npy(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         )
     try:
         vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if not isinstance(vectors, np.ndarray):
+            raise ValueError("it holds several arrays")
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} must be a NumPy .npy file, got one that does not open ({error}); write it "
             "again with numpy.save."
         ) from None
-    rows = _table(times.read_text(encoding="utf-8-sig"), times, COLUMNS[:2])
+    rows = _table(_decoded(times), times, COLUMNS[:2])
     return vectors, np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
 
 
@@ -220,12 +234,16 @@ def _checked_vectors(
             f"{path} must hold numbers: vectors of shape (caption, feature), and for each a start "
             f"and an end in seconds, got shapes {vectors.shape}, {start.shape} and {end.shape}."
         )
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float32)
     if not np.isfinite(vectors).all():
-        raise ValueError(f"{path} must hold finite vectors, got others; make them again.")
+        raise ValueError(
+            f"{path} must hold vectors that are finite in float32, got others; make them again."
+        )
     for i, (a, b) in enumerate(zip(start.tolist(), end.tolist(), strict=True), 1):
         _require_times(f"{path}, caption {i}", a, b)
     return CaptionFile(
         start=start.astype(np.float64),
         end=end.astype(np.float64),
-        vectors=vectors.astype(np.float32),
+        vectors=vectors,
     )

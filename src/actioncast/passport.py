@@ -82,11 +82,13 @@ class Passport:
     note: str = ""
 
 
+LEVEL = "label_level"
+"""The field in which no table allows a difference."""
 MUST_AGREE = (
     "dataset",
     "fingerprint",
     "splits",
-    "label_level",
+    LEVEL,
     "task",
     "anticipation_time",
     "observed_ratios",
@@ -182,16 +184,22 @@ def require_comparable(results: Mapping[str, Result], across: Sequence[str] = ()
 
     Args:
         results: By name.
-        across: Fields that are allowed to differ, because the table is about them.
+        across: Fields that are allowed to differ, because the table is about them; the level of
+            labels never is.
 
     Raises:
-        ValueError: Names the fields that differ and their values.
+        ValueError: Names the fields that differ and their values, or `across` names a wrong one.
     """
     known = {f.name for f in fields(Passport)}
     if unknown := set(across) - known:
         raise ValueError(
             f"--across must name fields of a passport ({', '.join(sorted(known))}), got "
             f"{', '.join(sorted(unknown))}."
+        )
+    if LEVEL in across:
+        raise ValueError(
+            f"--across must name fields other than {LEVEL}, got it: scores of two levels of labels "
+            "answer other questions and never stand in one table; compare each level by itself."
         )
     found = differences([result.passport for result in results.values()])
     blocking = {name: values for name, values in found.items() if name not in across}
@@ -201,10 +209,16 @@ def require_comparable(results: Mapping[str, Result], across: Sequence[str] = ()
             + "; ".join(f"{who}: {value}" for who, value in zip(results, values, strict=True))
             for name, values in blocking.items()
         ]
+        advice = (
+            "Scores of two levels of labels never stand in one table; compare each level by itself."
+            if LEVEL in blocking
+            else "If the difference is the point of the table, say "
+            f"actioncast compare FILE... --across {' '.join(blocking)}."
+        )
         raise ValueError(
             "these results cannot stand side by side, they differ in\n"
             + "\n".join(lines)
-            + f"\nIf the difference is the point of the table, say --across {' '.join(blocking)}."
+            + f"\n{advice}"
         )
 
 

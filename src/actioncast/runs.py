@@ -17,6 +17,7 @@ from actioncast.checkpoint import Checkpoint, load_checkpoint
 from actioncast.data import (
     Dataset,
     LabelInput,
+    Video,
     find_dataset,
     holds_dataset,
     lasting_hierarchy,
@@ -25,8 +26,10 @@ from actioncast.data import (
 from actioncast.inference import InferenceConfig, as_trained
 from actioncast.protocols import HorizonSource, LongTerm, Online
 from actioncast.protocols.online import MOMENTS
+from actioncast.recipes import RECIPES
 from actioncast.recognised import TRUTH, LabelGiver, Naming, label_giver
 from actioncast.scores import moments_of
+from actioncast.timeline import Taxonomy
 from actioncast.training import (
     PLAN,
     RESUME,
@@ -36,6 +39,8 @@ from actioncast.training import (
     is_first_process,
     prepare,
     require_same_values,
+    require_text,
+    too_short,
     train_split,
 )
 
@@ -75,6 +80,7 @@ def train_run(
     """
     machine = machine or Machine()
     machine.require()
+    require_text(config)
     config = replace(config, hierarchy=lasting_hierarchy(config.hierarchy))
     dataset = open_dataset(
         config.dataset if _is_named(config, data) else "",
@@ -90,7 +96,10 @@ def train_run(
         dataset.split(name)
     require_not_begun(folder, resume=resume, say=say)
     say(dataset.warnings)
+    _require_features(recipe, config, dataset)
     config, dataset = prepare(config, dataset)
+    shown_short = too_short(config, _training_videos(dataset.resampled(config.resample), names))
+    say([shown_short] if shown_short else [])
     giver = label_giver(config.labels_from, config.labels)
     shown = dict.fromkeys(names, dataset)
     named_by = dict.fromkeys(names, "")
@@ -144,6 +153,22 @@ def require_not_begun(
         raise ValueError(
             f"{folder} already holds a run; say --resume to go on with it, or another --out or "
             "--name to start a new one."
+        )
+
+
+def _training_videos(dataset: Dataset, splits: Sequence[str]) -> list[Video]:
+    """Every video that any of these splits trains on, once."""
+    return dataset.select(dict.fromkeys(v for name in splits for v in dataset.split(name).train))
+
+
+def _require_features(recipe: str, config: TrainConfig, dataset: Dataset) -> None:
+    """Raise a ValueError where data lack features and the recipe has a form that reads labels."""
+    reads = config.input == "features" and hasattr(config.model, "feature_dim")
+    absent = all(video.features is None for video in dataset.videos.values())
+    if reads and absent and f"{recipe}-labels" in RECIPES:
+        raise ValueError(
+            f"{dataset.name} has no features/ folder, which the recipe {recipe} reads: add one "
+            f".npy file a video, or train its small form from labels, {recipe}-labels."
         )
 
 
@@ -486,6 +511,7 @@ def _dataset_of(checkpoint: Checkpoint, data: Path | None) -> Dataset:
             f"the same in the same order ({', '.join(odd) or 'another order'}); give the data it "
             "was trained on, or train on this one."
         )
+    _require_same_levels(checkpoint.model.taxonomy, dataset)
     width = getattr(getattr(checkpoint.model, "config", None), "feature_dim", None)
     if width is not None and dataset.num_features != width:
         raise ValueError(
@@ -493,6 +519,26 @@ def _dataset_of(checkpoint: Checkpoint, data: Path | None) -> Dataset:
             f"{dataset.num_features}; give the features it was trained on."
         )
     return dataset
+
+
+def _require_same_levels(taxonomy: Taxonomy, dataset: Dataset) -> None:
+    """Raise a ValueError where data name other labels at a level that a model reads or names."""
+    ours, theirs = taxonomy, dataset.taxonomy
+    for level in ours.levels:
+        found = theirs.heads[level].names if level in theirs.heads else ()
+        if found != ours.heads[level].names:
+            odd = sorted(set(found) ^ set(ours.heads[level].names))[:5]
+            raise ValueError(
+                f"the checkpoint knows {len(ours.heads[level])} labels of level {level!r} and the "
+                f"data {len(found)}, and they are not the same in the same order "
+                f"({', '.join(odd) or 'another order'}); give the data and the hierarchy that it "
+                "was trained on."
+            )
+    if dict(ours.parents) != dict(theirs.parents):
+        raise ValueError(
+            f"the labels of {dataset.name} stand below others than when the checkpoint was "
+            "trained; give the hierarchy that it was trained on."
+        )
 
 
 def trained_protocol(loaded: Loaded) -> LongTerm:

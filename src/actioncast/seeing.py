@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from actioncast.data import Dataset, Video
-from actioncast.data.frame_labels import read_frame_labels
-from actioncast.features import FeatureArray, FeatureFile, LabelFeatures, read_header
 from actioncast.inference import answers
+from actioncast.own_files import own_video, read_truth
 from actioncast.plotting import SUFFIXES as PICTURES
 from actioncast.plotting import TimelineRow, draw_timelines
 from actioncast.protocols import Question
@@ -24,7 +21,7 @@ from actioncast.runs import (
     resampled_by,
     trained_protocol,
 )
-from actioncast.timeline import LabelSpace, Segment, Timeline, seconds_to_frames
+from actioncast.timeline import LabelSpace, Segment, Taxonomy, Timeline, seconds_to_frames
 from actioncast.timeline_files import SUFFIXES as FILES
 from actioncast.timeline_files import write_timeline
 from actioncast.types import Prediction, Task
@@ -39,6 +36,8 @@ class Forecast:
 
     name: str
     timeline: Timeline
+    taxonomy: Taxonomy
+    """The level of labels that the run names, and those beside it."""
     now: float
     """Seconds where the future starts."""
     truth: Timeline | None = None
@@ -72,7 +71,13 @@ def forecast_video(
         seen = _observed(answer.prediction, video, question)
         timeline = Timeline.of([*seen, *timeline], timeline.labels)
     futures = _futures(answer.prediction) if num_samples else ()
-    return Forecast(name=name, timeline=timeline, now=answer.prediction.now, futures=futures)
+    return Forecast(
+        name=name,
+        timeline=timeline,
+        taxonomy=answer.prediction.taxonomy,
+        now=answer.prediction.now,
+        futures=futures,
+    )
 
 
 def _futures(prediction: Prediction) -> tuple[Timeline, ...]:
@@ -95,7 +100,7 @@ def _futures(prediction: Prediction) -> tuple[Timeline, ...]:
 
 def _observed(prediction: Prediction, video: Video, question: Question) -> Timeline:
     labels = prediction.taxonomy.labels
-    told = video.labels_seen(question.observed)
+    told = video.at_own_level(video.labels_seen(question.observed))
     return Timeline((), labels) if told is None else Timeline.from_frames(told, video.rate, labels)
 
 
@@ -107,6 +112,21 @@ def require_picture(path: Path) -> None:
     """
     if path.suffix.lower() not in PICTURES:
         raise ValueError(f"--plot must end with {', '.join(PICTURES)}, got {path}; rename it.")
+
+
+def require_one_level(taxonomies: Mapping[str, Taxonomy]) -> None:
+    """Raise a ValueError where runs, by name, speak two levels of labels: no picture shows both."""
+    spaces = {taxonomy.labels.names for taxonomy in taxonomies.values()}
+    if len(spaces) < 2 or not any(taxonomy.levels for taxonomy in taxonomies.values()):
+        return
+    said: list[str] = []
+    for run, taxonomy in taxonomies.items():
+        what = "the {} one" if said else "names the {} level"
+        said.append(f"{run} {what.format(taxonomy.level)} ({taxonomy.primary})")
+    raise ValueError(
+        f"a picture must show labels of one level, got two: {', '.join(said)}; draw each level by "
+        "itself."
+    )
 
 
 def draw_test_videos(
@@ -126,6 +146,7 @@ def draw_test_videos(
     Returns:
         The files written.
     """
+    require_one_level({run: one[0].checkpoint.model.taxonomy for run, one in runs.items()})
     first = next(iter(runs.values()))[0]
     chosen = list(videos) or [first.dataset.split(first.split).test[0]]
     written: list[Path] = []
@@ -225,12 +246,12 @@ def forecast_input(
         forecast = forecast_video(one, video, question, name, num_samples)
         return replace(forecast, truth=video.timeline)
     checkpoint = load_checkpoints(run, split, device, trunk=trunk)[0]
-    labels = checkpoint.model.taxonomy.labels
+    taxonomy = checkpoint.model.taxonomy
     rate = rate or float(checkpoint.run["rate"])
-    video = _own_video(Path(source), checkpoint.run["training"]["input"], checkpoint.model, rate)
+    video = own_video(Path(source), checkpoint.run["training"]["input"], checkpoint.model, rate)
     dataset = Dataset(
         name=Path(source).stem,
-        taxonomy=checkpoint.model.taxonomy,
+        taxonomy=taxonomy,
         rate=rate,
         videos={video.id: video},
         splits={},
@@ -250,8 +271,8 @@ def forecast_input(
     one = Loaded(checkpoint=checkpoint, dataset=dataset, split="")
     forecast = forecast_video(one, video, question, name, num_samples)
     if truth is not None:
-        frames = read_frame_labels(truth, labels)
-        forecast = replace(forecast, truth=Timeline.from_frames(frames, rate, labels))
+        frames = read_truth(truth, taxonomy)
+        forecast = replace(forecast, truth=Timeline.from_frames(frames, rate, taxonomy.labels))
     return forecast
 
 
@@ -272,51 +293,6 @@ def _asked(question: Question, video: Video, now: float, horizon: float) -> Ques
         # Whoever asks in seconds does not know how long the video is.
         question = replace(question, video_length=None, step_ratio=None)
     return question
-
-
-def _own_video(path: Path, reads: str, model: object, rate: float) -> Video:
-    """A video without annotation; its timeline is a placeholder that nothing scores."""
-    labels: LabelSpace = model.taxonomy.labels  # type: ignore[attr-defined]
-    if not path.exists():
-        raise FileNotFoundError(f"the input {path} does not exist.")
-    if path.suffix == ".txt":
-        if reads != "labels":
-            raise ValueError(
-                f"this run reads features, got the label file {path}; give a .npy file, or a run "
-                "trained with --input labels."
-            )
-        frames = read_frame_labels(path, labels)
-        return Video(
-            id=path.stem,
-            timeline=Timeline.from_frames(frames, rate, labels),
-            rate=rate,
-            num_frames=len(frames),
-            features=LabelFeatures(frames, len(labels)),
-            observed_labels=frames,
-        )
-    if reads == "labels":
-        raise ValueError(
-            f"this run reads labels, got the feature file {path}; give a .txt file with one label "
-            "a frame, or a run trained on features."
-        )
-    shape = read_header(path).shape
-    # A model that counts reads no features; whoever names its labels does.
-    width = int(getattr(model.config, "feature_dim", shape[1]))  # type: ignore[attr-defined]
-    if width not in shape:
-        raise ValueError(
-            f"{path} must hold vectors of width {width}, as this run was trained on, got shape "
-            f"{shape}."
-        )
-    axis = 0 if shape[1] == width else 1
-    source = FeatureFile(path, shape[axis], axis, width)
-    blank = np.zeros(shape[axis], dtype=int)
-    return Video(
-        id=path.stem,
-        timeline=Timeline.from_frames(blank, rate, labels),
-        rate=rate,
-        num_frames=shape[axis],
-        features=FeatureArray(source.read(0, shape[axis])),
-    )
 
 
 def write_forecast(forecast: Forecast, rows: Sequence[TimelineRow], path: Path) -> None:
@@ -340,6 +316,7 @@ def forecast_facts(forecast: Forecast) -> dict[str, object]:
     """The forecast as JSON."""
     facts: dict[str, object] = {
         "run": forecast.name,
+        **({"label_level": forecast.taxonomy.level} if forecast.taxonomy.levels else {}),
         "now": forecast.now,
         "segments": [
             {

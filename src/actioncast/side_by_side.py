@@ -5,6 +5,7 @@ from pathlib import Path
 
 from actioncast.passport import Result, differences, require_comparable
 from actioncast.tables import clip_tables, is_about_clips, result_table
+from actioncast.timeline import FINE
 
 
 def print_table(
@@ -13,6 +14,7 @@ def print_table(
     allowed: Sequence[str] = (),
     shown: Sequence[str] | None = None,
     title: str = "",
+    level: str = "",
 ) -> None:
     """Print results that are measured alike.
 
@@ -22,6 +24,7 @@ def print_table(
         shown: Fields that get a column; absent, those of input, questions and selection that
             differ.
         title: What stands before the line.
+        level: Which labels were scored, in words; absent, as far as the passports say it.
 
     Raises:
         ValueError: They differ where they must not.
@@ -31,7 +34,10 @@ def print_table(
         differing = differences([result.passport for result in results.values()])
         shown = [name for name in ("input", "selection") if name in differing]
     across = list(dict.fromkeys([*shown, *_said_differently(results)]))
-    print(title + circumstances(next(iter(results.values())), across))
+    first = next(iter(results.values()))
+    if not level and first.passport.label_level != FINE:
+        level = f"{first.passport.label_level} labels"
+    print(title + (f"{level} of " if level else "") + circumstances(first, across))
     if is_about_clips(results):
         print("\n\n".join(table.plain() for table in clip_tables(results, across)))
     else:

@@ -1,12 +1,13 @@
 """`export` and `stream`: a recurrent checkpoint as graphs, and any model on a live stream."""
 
 import json
+import re
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, repeat
@@ -22,8 +23,9 @@ from actioncast.export.description import FILE, Precision, is_exported
 from actioncast.export.exporting import export_checkpoint
 from actioncast.export.pace import frames_between
 from actioncast.export.sources import ExportedSource, Incoming, Source
-from actioncast.features import read_header
+from actioncast.features import LabelFeatures, read_header
 from actioncast.models.clam import CLAM
+from actioncast.own_files import read_finest
 from actioncast.progress import Progress, Reporter
 from actioncast.runs import checkpoints, load_checkpoints, read_about, resampled_by
 from actioncast.stream_lines import FeatureLines, latency, said, spoken
@@ -60,8 +62,9 @@ class Stream:
     source: tyro.conf.Positional[Path]
     """run, checkpoint, or folder that `export` wrote"""
     features: tyro.conf.Positional[Path]
-    """a .npy file of features, (time, feature); or - for standard input, a frame a line as it
-    comes: a JSON list, or numbers with commas or spaces between them"""
+    """a .npy file of features, (time, feature), of a run on labels a .txt file of them; or - for
+    standard input, a frame a line as it comes: a JSON list, or numbers with commas or spaces
+    between them"""
     every: str = ""
     """time between two answers: frames, as 8, or seconds, as 2s; absent, every frame that the model
     reads"""
@@ -132,8 +135,12 @@ def stream(arguments: Stream, progress: Progress | None = None) -> None:
         )
     if arguments.skip_seen and arguments.state is None:
         raise ValueError("--skip-seen needs --state, which says how many frames were seen.")
-    held = None if arguments.features == STANDARD_INPUT else read_frames(arguments.features)
+    of_labels = arguments.features.suffix == ".txt"
+    read_later = of_labels or arguments.features == STANDARD_INPUT
+    held = None if read_later else read_frames(arguments.features)
     source = _source(arguments)
+    if of_labels:
+        held = read_labels(arguments, source)
     every = frames_between(arguments.every, source.pace)
     before = source.frames
     if before:
@@ -153,6 +160,15 @@ def stream(arguments: Stream, progress: Progress | None = None) -> None:
         print(latency(taken, every), file=sys.stderr)
     elif held is None and source.frames == before:
         _note("standard input held no frame.")
+
+
+def readable(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An answer for people: a moment of frames, `in 5.86667 s`, in hundredths of a second."""
+
+    def rounded(when: str) -> str:
+        return re.sub(r"\d+\.\d+", lambda found: f"{round(float(found[0]), 2):g}", when)
+
+    return {**facts, "ahead": [{**one, "when": rounded(one["when"])} for one in facts["ahead"]]}
 
 
 def _part(lines: FeatureLines, arguments: Stream, before: int) -> Incoming:
@@ -185,7 +201,7 @@ def _answered(
                     print(
                         json.dumps(to_json(facts), ensure_ascii=False)
                         if arguments.json
-                        else spoken(facts),
+                        else spoken(readable(facts)),
                         flush=True,
                     )
                 elif due is None:
@@ -336,6 +352,33 @@ def read_frames(path: Path) -> Float[np.ndarray, "time feature"]:
         raise ValueError(f"{path} holds no frames; give features of one or more.")
     read_header(path)
     return np.load(path, mmap_mode="r")
+
+
+def read_labels(arguments: Stream, source: Source) -> Float[np.ndarray, "time label"]:
+    """A label file as the features of a run on labels: one column a label of the finest level.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such file, it names other labels, or the source
+            reads features.
+    """
+    path = arguments.features
+    if not path.exists():
+        raise FileNotFoundError(f"the labels {path} do not exist.")
+    if isinstance(source, ExportedSource) or _trained_on(arguments.source) != "labels":
+        raise ValueError(
+            f"{arguments.source} must be a run trained with --input labels to be given the label "
+            f"file {path}; give a .npy file of features."
+        )
+    assert isinstance(source, ClamSource | ModelSource), "a run answers by its model"
+    taxonomy = source.model.taxonomy
+    frames = read_finest(path, taxonomy)
+    return LabelFeatures(frames, len(taxonomy.finest)).read(0, len(frames))
+
+
+def _trained_on(run: Path) -> str:
+    """What a run reads; its splits are of one recipe."""
+    training = read_about(next(iter(checkpoints(run).values()))).get("training", {})
+    return str(training.get("input", ""))
 
 
 def _is_empty(path: Path) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from actioncast.passport import Passport, Result
 from actioncast.published import PublishedRow
+from actioncast.timeline import Taxonomy
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,14 @@ def with_published(
     ]
     ordered = sorted([*ours, *theirs], key=lambda pair: pair[0])
     return Table(table.header, tuple(row for _, row in ordered))
+
+
+def level_said(taxonomy: Taxonomy) -> str:
+    """Which labels of a hierarchy: `coarse labels (phase, 3 names)`; empty where there is none."""
+    if not taxonomy.levels:
+        return ""
+    head = "" if taxonomy.level == taxonomy.primary else f"{taxonomy.primary}, "
+    return f"{taxonomy.level} labels ({head}{len(taxonomy.labels)} names)"
 
 
 def number(value: float | None) -> str:

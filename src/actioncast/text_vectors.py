@@ -6,7 +6,9 @@ vector of every label name or caption.
 
 import hashlib
 import json
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +18,11 @@ from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError),
+)
+"""What NumPy raises at files that are not what they are called."""
 VECTORS = "vectors"
 """What the name of an encoder that is a file starts with, before a colon."""
 
@@ -102,7 +109,7 @@ def _vectors(path: Path) -> dict[str, States]:
         )
     try:
         arrays = read(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
+    except (*UNREADABLE, SafetensorError) as error:
         raise ValueError(
             f"{path} must be a file of arrays, got one that does not open "
             f"({' '.join(str(error).split())[:200]}); write it again."

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -209,6 +209,78 @@ class Machine:
             )
 
 
+def require_text(config: TrainConfig) -> None:
+    """Raise a ValueError where a model lacks the text that its config reads, or would not read it.
+
+    Of models whose config says who describes what is seen; asked before any data are read.
+    """
+    text, name = str(getattr(config.model, "text", "")), model_name(config.model)
+    if text == "captions" and not config.captions:
+        raise ValueError(
+            f"{name} with text='captions' reads captions, got none; say --captions FOLDER with a "
+            "file for every video, or another --model.text."
+        )
+    if text == "given" and not config.labels_from and config.input != "labels":
+        raise ValueError(
+            f"{name} with text='given' reads the labels observed, got nobody who names them; say "
+            f"--labels-from with {TRUTH}, a run that segments or a folder, or another --model.text."
+        )
+    if text not in ("", "captions") and config.captions:
+        raise _unread_captions(config)
+    if text not in ("", "given") and config.labels_from:
+        raise _unread_labels(config)
+
+
+def _unread_captions(config: TrainConfig) -> ValueError:
+    return ValueError(
+        f"captions must go with a model that reads them, got {model_name(config.model)}, which "
+        f"as configured does not; leave them out{_or_text(config, 'captions')}."
+    )
+
+
+def _unread_labels(config: TrainConfig) -> ValueError:
+    return ValueError(
+        f"labels_from must go with a model that reads observed labels, got "
+        f"{model_name(config.model)}, which reads none as configured; leave it out"
+        f"{_or_text(config, 'given')}."
+    )
+
+
+def _or_text(config: TrainConfig, text: str) -> str:
+    """How a model that can read a text is told to, where there is a choice."""
+    return f", or say --model.text {text}" if hasattr(config.model, "text") else ""
+
+
+def too_short(config: TrainConfig, videos: Sequence[Video]) -> str:
+    """A sentence where observed shares leave no frame of training videos; else empty.
+
+    Of such a video the first frame is shown (`batches.CutVideos`).
+
+    Args:
+        config: The recipe.
+        videos: All that train, resampled.
+    """
+    # A model that counts is shown whole videos.
+    if not hasattr(config.model, "feature_dim"):
+        return ""
+    protocol = config.protocol()
+    empty = {
+        ratio: [v.id for v in videos if not protocol.question(v.num_frames, ratio, v.rate).observed]
+        for ratio in sorted(set(config.observed_ratios))
+    }
+    short = sorted({video for own in empty.values() for video in own})
+    if not short:
+        return ""
+    shares = [f"{ratio:g}" for ratio, own in empty.items() if own]
+    one, single = len(short) == 1, len(shares) == 1
+    return (
+        f"{len(short)} of {len(videos)} training videos {'is' if one else 'are'} so short that "
+        f"the share{'' if single else 's'} {', '.join(shares)} leave{'s' if single else ''} no "
+        f"frame to see ({', '.join(short[:5])}{', ...' if len(short) > 5 else ''}): there the "
+        "first frame is shown."
+    )
+
+
 def prepare(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:
     """Fit recipe and data to one another: label input, and the width of a feature vector.
 
@@ -367,10 +439,7 @@ def train_split(
     _require_steps(config, dataset, model)
     _require_scaled_losses(config, machine)
     if config.labels_from and not model.reads_labels:
-        raise ValueError(
-            f"labels_from must go with a model that reads observed labels, got "
-            f"{model_name(config.model)}, which reads features alone; leave it out."
-        )
+        raise _unread_labels(config)
     if config.captions:
         _require_caption_reader(config, model)
     if Task.ONLINE in model.tasks:
@@ -408,10 +477,7 @@ def _require_caption_reader(config: TrainConfig, model: Anticipator) -> None:
     A model that answers at every step of a whole video would be told of later steps.
     """
     if not model.reads_captions:
-        raise ValueError(
-            f"captions must go with a model that reads them, got {model_name(config.model)}, which "
-            "as configured does not; leave them out."
-        )
+        raise _unread_captions(config)
     if Task.ONLINE in model.tasks:
         raise ValueError(
             f"captions must go with a model that answers about a share of a video, got "

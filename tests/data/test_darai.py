@@ -14,6 +14,9 @@ from actioncast.data import (
     open_darai,
     open_dataset,
 )
+from actioncast.models.mm_ant import name_vectors
+from actioncast.models.mm_ant_config import MMAntConfig
+from actioncast.text_encoders import sentence_vectors, text_encoder
 
 L2 = ("Prepare_water", "Drink", "UNDEFINED")
 L3 = ("Get_cup", "Fill_kettle", "Sip", "UNDEFINED")
@@ -129,15 +132,47 @@ def test_lines_without_two_labels_are_left_out_and_counted(tmp_path: Path):
     assert any("5 lines of 1 recordings, 01_1" in said for said in dataset.warnings)
 
 
-def test_spaces_within_labels_are_taken_out(tmp_path: Path):
-    spaced = [line.replace("Get_cup", "Get _ cup") for line in lines(ONE)]
-    path = write(tmp_path / "d", {ONE: spaced, TWO: lines(TWO)})
-    assert names(open_darai(path), f"{ONE}_0", "procedure")[0] == "Get_cup"
-    (path / "mapping_l3.txt").write_text("0 Get_ cup\n1 Fill_kettle\n2 Sip\n")
-    assert names(open_darai(path), f"{ONE}_0", "procedure")[0] == "Get_cup"
+@pytest.mark.parametrize("written", ["Flip the pancake", "Flipthepancake", " Flip  the pan cake"])
+@pytest.mark.parametrize("listed", ["Flip the pancake", "Flip  the\tpancake"])
+def test_blanks_do_not_tell_labels_apart_and_names_keep_those_of_the_list(
+    tmp_path: Path, written: str, listed: str
+):
+    rows = [line.replace("Get_cup", written).replace("Drink", "D rink") for line in lines(ONE)]
+    path = write(tmp_path / "d", {ONE: rows, TWO: lines(TWO, acts=[(L2[0], L3[1], 16)])})
+    (path / "mapping_l3.txt").write_text(f"0 {listed}\n1 Fill_kettle\n2 Sip\n")
+    dataset = open_dataset("", path, level="fine")
+    assert dataset.taxonomy.labels.names == ("Flip the pancake", "Fill_kettle", "Sip")
+    assert names(dataset, f"{ONE}_0", "procedure")[5:7] == ["Flip the pancake", "Fill_kettle"]
+    assert names(dataset, f"{ONE}_0", "action")[13:15] == ["Prepare_water", "Drink"]
+
+
+def test_a_text_encoder_reads_the_names_as_words(tmp_path: Path):
+    rows = [line.replace("Get_cup", "Flipthepancake") for line in lines(ONE)]
+    path = write(tmp_path / "d", {ONE: rows, TWO: rows})
+    (path / "mapping_l3.txt").write_text("0 Flip the pancake\n1 Fill_kettle\n2 Sip\n")
+    config = MMAntConfig(
+        feature_dim=WIDTH, text="learned", text_vectors="names", described="predicted"
+    )
+    vectors = name_vectors(config, open_darai(path).taxonomy)
+    assert vectors is not None
+    wanted = sentence_vectors(text_encoder(config.encoder), ["flip the pancake", "fill kettle"])
+    np.testing.assert_array_equal(vectors[:2], wanted)
+
+
+def test_listed_labels_that_differ_in_blanks_alone_are_named(tmp_path: Path):
+    path = write(tmp_path / "d")
     (path / "mapping_l3.txt").write_text("0 Get_ cup\n1 Fill_kettle\n2 Sip\n3 Get_cup\n")
-    with pytest.raises(ValueError, match="Get_cup more than once"):
+    with pytest.raises(ValueError, match=r"got 'Get_ cup' and 'Get_cup', which without their"):
         open_darai(path)
+
+
+def test_undefined_is_a_label_like_any_other(tmp_path: Path):
+    acts = [("UNDEFINED", "UNDEFINED", 20), *ACTS]
+    path = write(tmp_path / "d", {ONE: lines(ONE, acts=acts), TWO: lines(TWO)})
+    dataset = open_dataset("", path, level="fine")
+    assert names(dataset, f"{ONE}_0", "procedure")[:20] == ["UNDEFINED"] * 20
+    assert names(dataset, f"{ONE}_0", "action")[:20] == ["UNDEFINED"] * 20
+    assert not any(head.unknown or head.background for head in dataset.taxonomy.heads.values())
 
 
 def test_a_recording_is_cut_where_frames_are_missing_and_short_ones_go(tmp_path: Path):
@@ -168,6 +203,10 @@ def test_without_a_list_of_labels_those_used_are_told(tmp_path: Path):
     (path / "mapping_l3.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"0 Fill_kettle; 1 Get_cup; 2 Sip\."):
         open_dataset("", path)
+    spaced = [line.replace("Get_cup", "Get _ cup") for line in lines(ONE)]
+    (path / "groundTruth_img" / f"{ONE}.txt").write_text("\n".join(spaced))
+    with pytest.raises(FileNotFoundError, match=r"0 Fill_kettle; 1 Get _ cup; 2 Sip\."):
+        open_dataset("", path)
     (path / "mapping_l3_changed.txt").write_text("0 Sip\n1 Get_cup\n2 Fill_kettle\n")
     assert open_dataset("", path).taxonomy.labels.names == ("Sip", "Get_cup", "Fill_kettle")
     (path / "mapping_l2.txt").unlink()
@@ -180,6 +219,66 @@ def test_a_label_that_is_not_listed_is_named_with_its_line(tmp_path: Path):
     (path / "mapping_l3.txt").write_text("0 Get_cup\n1 Sip\n")
     with pytest.raises(ValueError, match=r"01_1_cam_1.*line 7: unknown label 'Fill_kettle'"):
         open_dataset("", path)
+
+
+# Activities
+
+
+DINING = ("01_1_cam_1_Dining", "02_1_cam_1_Dining")
+
+
+def test_chosen_activities_alone_are_read(tmp_path: Path):
+    """What others show needs no label in the lists, and no features."""
+    path = write(tmp_path / "d", features="lines")
+    for name in DINING:
+        rows = [line.replace("Sip", "Chew") for line in lines(name)]
+        (path / "groundTruth_img" / f"{name}.txt").write_text("\n".join([*rows, "no label"]))
+    with pytest.raises(ValueError, match="unknown label 'Chew'"):
+        open_darai(path)
+    (path / "activities.txt").write_text("\nMaking  tea\n")
+    dataset = open_dataset("", path, level="fine")
+    assert len(dataset.videos) == 6
+    assert not any("Dining" in name for name in dataset.videos)
+    assert any("2 recordings of other activities (Dining) are not" in s for s in dataset.warnings)
+    assert not any("not two labels" in said for said in dataset.warnings)
+
+
+def test_an_activity_may_be_chosen_that_the_paths_of_images_name(tmp_path: Path):
+    other = [line.replace("Making tea", "Dining") for line in lines(ONE)]
+    path = write(tmp_path / "d", {"1": lines(ONE), "2": lines(TWO), "3": other})
+    (path / "activities.txt").write_text("Making tea\n")
+    assert list(open_darai(path).videos) == ["1_0", "2_0"]
+
+
+def test_a_chosen_activity_that_nobody_shows_is_named(tmp_path: Path):
+    path = write(tmp_path / "d", {ONE: lines(ONE), TWO: lines(TWO), DINING[0]: lines(ONE)[:9]})
+    chosen = path / "activities.txt"
+    chosen.write_text("Making tea\nMaking coffee\n")
+    with pytest.raises(ValueError, match=r"got 'Making coffee'; there are Dining, Making tea\."):
+        open_darai(path)
+    chosen.write_text("Dining\n")
+    with pytest.raises(ValueError, match=r"more than 15 frames show, got 'Dining'; there are Mak"):
+        open_darai(path)
+    chosen.write_text("\n\n")
+    with pytest.raises(ValueError, match="must name an activity a line, got none"):
+        open_darai(path)
+
+
+def test_splits_pass_over_recordings_of_activities_that_are_not_chosen(tmp_path: Path):
+    path = write(tmp_path / "d", {name: lines(name) for name in (ONE, TWO, *DINING)})
+    (path / "splits").mkdir()
+    (path / "splits" / "train_split.txt").write_text(f"{ONE}.txt\n{DINING[0]}.txt\n")
+    test = path / "splits" / "test_split.txt"
+    test.write_text(f"{TWO}.txt\n{DINING[1]}_0\n")
+    (path / "activities.txt").write_text("Making tea\n")
+    split = open_darai(path).split("1")
+    assert (split.train, split.test) == ((f"{ONE}_0",), (f"{TWO}_0",))
+    test.write_text(f"{DINING[1]}.txt\n")
+    with pytest.raises(ValueError, match="at least one recording that is read, got none"):
+        open_darai(path)
+    test.write_text("04_1_cam_1_Dining.txt\n")
+    with pytest.raises(ValueError, match="'04_1_cam_1_Dining' names no recording"):
+        open_darai(path)
 
 
 # Splits
@@ -221,7 +320,7 @@ def test_lists_of_files_are_splits_and_their_leaks_are_told(tmp_path: Path):
     with pytest.raises(ValueError, match="line 1: '04_1_cam_1_Making tea' names no recording"):
         open_darai(path)
     test.write_text("\n")
-    with pytest.raises(ValueError, match="at least one recording, got none"):
+    with pytest.raises(ValueError, match="at least one recording that is read, got none"):
         open_darai(path)
 
 

@@ -131,7 +131,9 @@ def test_a_breakfast_video_of_another_name_is_named():
 
 
 def test_data_without_a_hierarchy_say_what_to_do(folder: Path):
-    with pytest.raises(ValueError, match=r"write .*hierarchy.json, say --hierarchy FILE, or leave"):
+    with pytest.raises(
+        ValueError, match=r"hierarchy.json, say --hierarchy FILE, or --level \"\" to"
+    ):
         open_dataset("", folder, level="coarse")
 
 
@@ -160,8 +162,14 @@ def test_a_file_is_found_by_its_path_and_in_the_folder(folder: Path, tmp_path: P
 
 def test_an_unknown_name_lists_those_there_are():
     dataset = named("50salads", ["a"])
-    with pytest.raises(FileNotFoundError, match="phase, high, abstract, eval, low of 50salads"):
+    with pytest.raises(
+        FileNotFoundError, match=r"phase, high, abstract, eval, low of 50salads.*; did"
+    ):
         find_hierarchy(dataset, None, "phases")
+    with pytest.raises(FileNotFoundError, match=r"\(activty\); did you mean 'activity'\?$"):
+        find_hierarchy(named("synthetic", ["a"]), None, "activty")
+    with pytest.raises(FileNotFoundError, match=r"\(nonsense\)\.$"):
+        find_hierarchy(named("synthetic", ["a"]), None, "nonsense")
     with pytest.raises(ValueError, match="'low' of 50salads lies below its labels"):
         find_hierarchy(dataset, None, "low")
 
@@ -193,6 +201,67 @@ def test_a_level_may_have_a_background(folder: Path, tmp_path: Path):
     assert labels.background == {"background"}
 
 
+@pytest.mark.parametrize(
+    ("above", "background"),
+    [
+        ({**BY_LABEL, "wash": "rest"}, {"rest"}),
+        ({**BY_LABEL, "wash": "use"}, set[str]()),
+        ({**BY_LABEL, "wash": "rest", "drink": "rest"}, set[str]()),
+    ],
+)
+def test_names_above_background_labels_alone_are_background(
+    tmp_path: Path, above: dict[str, str], background: set[str]
+):
+    about = {"rate": 5, "background": ["wash"]}
+    folder = folders.write_folder(tmp_path / "tiny", features=False, about=about)
+    write(folder / "hierarchy.json", level="phase", by_label=above)
+    coarse, fine = (open_dataset("", folder, level=level) for level in ("coarse", "fine"))
+    assert coarse.taxonomy.labels.background == background
+    assert fine.taxonomy.heads["phase"].background == background
+    assert fine.taxonomy.labels.background == {"wash"}
+
+
+def test_above_videos_and_frames_background_is_known_by_its_name(tmp_path: Path):
+    about = {"rate": 5, "background": ["wash"]}
+    folder = folders.write_folder(tmp_path / "tiny", num_videos=2, features=False, about=about)
+    write(folder / "hierarchy.json", level="activity", by_video={"v0": "wash", "v1": "tea"})
+    assert open_dataset("", folder, level="coarse").taxonomy.labels.background == {"wash"}
+    (folder / "above").mkdir()
+    for video in open_dataset("", folder).videos.values():
+        names = ["wash"] * 3 + ["tea"] * (video.num_frames - 3)
+        (folder / "above" / f"{video.id}.txt").write_text("\n".join(names))
+    write(folder / "hierarchy.json", level="activity", by_frame="above")
+    assert open_dataset("", folder, level="coarse").taxonomy.labels.background == {"wash"}
+
+
+def test_a_file_may_list_the_background_of_its_level(folder: Path):
+    file = write(folder / "h.json", level="phase", by_label=BY_LABEL, background=["clean"])
+    level = open_dataset("", folder, level="coarse", hierarchy=str(file)).taxonomy.labels
+    assert level.background == {"clean"}
+    assert level.names == ("clean", "make", "use")
+
+
+def test_a_file_beside_a_misspelt_name_is_said_to_be_read_without(folder: Path):
+    write(folder / "hierarchy.json", level="phase", by_label=BY_LABEL)
+    plain = open_dataset("", folder)
+    with pytest.raises(FileNotFoundError, match=r"Without --hierarchy .*hierarchy\.json is read\."):
+        find_hierarchy(plain, folder, "phase")
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'hierarchy\.json'\?"):
+        find_hierarchy(plain, folder, "hierachy.json")
+
+
+def test_a_level_has_its_article(folder: Path):
+    file = write(folder / "h.json", level="activity", by_video={"v0": "tea"})
+    with pytest.raises(ValueError, match="must stand below an activity, got none above v1"):
+        open_dataset("", folder, level="coarse", hierarchy=str(file))
+    write(file, level="activity", by_label={"pour": "tea"})
+    with pytest.raises(ValueError, match="must stand below an activity, got none above 'stir'"):
+        open_dataset("", folder, level="coarse", hierarchy=str(file))
+    write(file, level="phase", by_label={"pour": "tea"})
+    with pytest.raises(ValueError, match="must stand below a phase, got none above 'stir'"):
+        open_dataset("", folder, level="coarse", hierarchy=str(file))
+
+
 def test_videos_are_named_one_by_one(folder: Path, tmp_path: Path):
     above = {"v0": "tea", "v1": "coffee", "v2": "tea", "v3": "tea"}
     file = write(tmp_path / "h.json", level="activity", by_video=above)
@@ -217,10 +286,10 @@ def test_frames_are_named_in_files_beside_it(folder: Path, tmp_path: Path):
     [
         ("{", "must be JSON"),
         ("[]", "must hold an object"),
-        ('{"level": "x", "by_labels": {}}', "may hold level, names, .* got by_labels"),
-        ('{"by_label": {"pour": "a"}}', "level must be what the labels above are called"),
+        ('{"level": "x", "by_labels": {}}', "may hold level, names, background, .* got by_labels"),
+        ('{"by_label": {"pour": "a"}}', "`level` is missing; say what the labels above"),
         ('{"level": "fine", "by_label": {"pour": "a"}}', "not 'fine'"),
-        ('{"level": 3, "by_label": {"pour": "a"}}', "got 3"),
+        ('{"level": 3, "by_label": {"pour": "a"}}', "level must be what the labels .* got 3"),
         ('{"level": "x"}', "must hold one of by_label, by_video, by_frame, got none"),
         ('{"level": "x", "by_label": {}, "by_video": {}}', "got by_label, by_video"),
         ('{"level": "x", "by_label": {}}', "must be an object of names"),
@@ -233,6 +302,14 @@ def test_frames_are_named_in_files_beside_it(folder: Path, tmp_path: Path):
         ('{"level": "x", "by_label": {"pour": "a"}, "names": "a"}', "names must be a list"),
         ('{"level": "x", "by_label": {"pour": "a"}, "names": ["b"]}', "got none called 'a'"),
         ('{"level": "x", "by_label": {"pour": "a"}, "names": ["a", "a"]}', "must be unique"),
+        (
+            '{"level": "x", "by_label": {"pour": "a"}, "background": "a"}',
+            "background must be a list",
+        ),
+        (
+            '{"level": "x", "by_label": {"pour": "a"}, "background": ["b"]}',
+            r"background must list names of the level 'x' \(a\), got 'b'",
+        ),
         ('{"level": "x", "by_frame": 3}', "by_frame must be a folder"),
     ],
 )

@@ -364,12 +364,48 @@ def test_only_the_released_generator_changes_an_answer_with_its_company() -> Non
             torch.testing.assert_close(single.levels["action"], prediction.levels["action"], **NEAR)
 
 
+def test_a_batch_in_which_nobody_has_been_told_anything_can_be_learned_from() -> None:
+    model = tiny(text="captions", fusion="decoder", query_mode="text")
+    x = observation(counts=(0, 0, 0))
+    terms = model.train().losses(x, target())
+    sum(terms.values()).backward()
+    assert (terms["future"], terms["duration"]) == (0, 0)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_a_generator_sees_the_other_steps_of_its_video() -> None:
     model, x = tiny(), observation((7,), (2,))
     features = x.features.clone()
     features[0, 6] += 1.0
     moved = told(model, replace(x, features=features)).described - told(model, x).described
     assert (moved.abs().amax(-1) > 1e-5).all()
+
+
+def test_a_generator_knows_the_places_of_steps() -> None:
+    """Without places its states of two steps that change places would change places too."""
+    model, x = tiny(generator_hears_actions=False), observation((7,), (2,))
+    assert model.generator is not None
+    tokens = torch.randn(1, 7, model.config.hidden_dim)
+    swapped = tokens[:, [1, 0, *range(2, 7)]]
+    with torch.no_grad():
+        states = [
+            model.generator(one, told(model, x).past, x.valid)[0] for one in (tokens, swapped)
+        ]
+    assert (states[1][:, [1, 0]] - states[0][:, :2]).abs().max() > 1e-3
+
+
+def test_the_answers_read_a_segmentation_stream_that_knows_its_places() -> None:
+    """Of what is read last (`k = v = V + P`) the places alone can tell steps apart here."""
+    model, x = tiny(text="none"), observation((7,), (2,))
+    seen: list[Tensor] = []
+    model.alignment[0].register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    placed = told(model, x)
+    with torch.no_grad():
+        memory = F.relu(model.embed(x.features))
+        for layer in model.encoder:
+            memory = layer(memory, model.positions[:7], None)
+    torch.testing.assert_close(seen[0], memory + model.positions[:7], **NEAR)
+    assert placed.future.isfinite().all()
 
 
 # Labels that are given

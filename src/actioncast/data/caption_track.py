@@ -27,7 +27,7 @@ class CaptionTrack:
     """The frame before which each ends: as many frames must have been seen. Never falling."""
 
     def __post_init__(self) -> None:
-        if (self.starts < 0).any() or (self.starts > self.ends).any():
+        if (self.starts < 0).any() or (self.starts >= self.ends).any():
             raise ValueError("captions must start at a frame of 0 or more and before their end.")
         if (np.diff(self.ends) < 0).any():
             raise ValueError("captions must be sorted by their end, got them in another order.")
@@ -72,15 +72,20 @@ class CaptionTrack:
     def shown_at(self, index: Int[np.ndarray, " time"]) -> "CaptionTrack":
         """The captions of the same video on another grid: its frame `i` is frame `index[i]` here.
 
-        What began before the first frame that is left has not been seen whole, and is left out.
+        A caption whose last frame is not left is told with the next one that is, and never where
+        none comes. What began before the first frame that is left has not been seen whole, and is
+        left out.
 
         Args:
             index: Never falling.
         """
-        kept = self.starts >= (index[0] if len(index) else math.inf)
+        # The first frame of the other grid that shows the last of a caption, or a later one.
+        last = np.searchsorted(index, self.ends - 1)
+        kept = (last < len(index)) & (self.starts >= (index[0] if len(index) else math.inf))
+        # A start that is not left counts as the frame before: who starts later has not seen it.
+        begun = np.searchsorted(index, self.starts[kept], side="right") - 1
         return CaptionTrack(
             vectors=self.vectors[kept],
-            # As many frames are left of those before it.
-            starts=np.searchsorted(index, self.starts[kept]),
-            ends=np.searchsorted(index, self.ends[kept]),
+            starts=np.searchsorted(index, index[begun]),
+            ends=last[kept] + 1,
         )

@@ -9,18 +9,27 @@ Activities (level 1) hold actions (level 2), and these procedures (level 3). A f
 - `features_img/` (or `features/`), optional: (time, feature), 2048 wide as released, in
   `<recording>.npy` with a row for each line, or for each that has labels, or in `<video>.npy`;
 - `splits/`, optional: `train_split.txt`, `val_split.txt` and `test_split.txt` as the code has them,
-  or bundles, of recordings or videos.
+  or bundles, of recordings or videos;
+- `activities.txt`, optional: an activity a line, and no recording of another is read. The code
+  anticipates in seven activities of the kitchen; without the file all are read.
 
 Read as the code reads it (sheet section 5): lines without exactly three fields or with a blank
-label are left out, spaces within labels taken out. A recording becomes videos `<recording>_<k>`,
+label are left out, and labels compared without their blanks. Their names keep the blanks of the
+mapping file, so that a text encoder reads words. A recording becomes videos `<recording>_<k>`,
 counted from 0 [I], wherever the numbers of its frames are not consecutive. At 15 lines or fewer the
 code stops reading a recording; here such a stretch alone is left out.
+
+`UNDEFINED` (index 16 of the actions and 47 of the procedures in the released lists) is a label like
+any other here: learned, answered and scored. The code leaves it out of its loss of procedures and
+out of its accuracy; models of whole videos have no label that is passed over (`LabelSpace.unknown`
+is of streams), and their MoC counts it as one of the labels that it is the mean of.
 
 Labels are procedures. An action stands above every frame, since one procedure may serve several
 actions, and an activity above every video. Two cameras of one session show the same acts, which the
 code, splitting by files, may put on both sides: without `splits/` nobody is on both.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +41,13 @@ from actioncast.data.base import Dataset, Split, Video
 from actioncast.data.darai_files import (
     ACTIONS,
     PROCEDURES,
+    SHORTEST,
+    Recordings,
     Take,
+    frames_of,
     is_darai,
     read_labels,
     read_recordings,
-    read_splits,
 )
 from actioncast.data.hierarchy import Hierarchy
 from actioncast.data.subject_splits import subject_splits
@@ -87,9 +98,7 @@ def open_darai(path: Path, rate: float | None = None) -> Dataset:
     videos = {
         take.id: Video(
             id=take.id,
-            timeline=Timeline.from_frames(
-                np.array([labels.index(name) for name in take.labels[PROCEDURES]]), rate, labels
-            ),
+            timeline=Timeline.from_frames(frames_of(take, PROCEDURES, labels), rate, labels),
             rate=rate,
             num_frames=len(take.lines),
             features=features.get(take.id),
@@ -98,7 +107,7 @@ def open_darai(path: Path, rate: float | None = None) -> Dataset:
         )
         for take in found.takes
     }
-    splits = read_splits(path, found.takes)
+    splits = _given(path, found)
     if splits:
         warnings += _leaks(path, splits, videos)
     else:
@@ -124,9 +133,7 @@ def actions_of_darai(dataset: Dataset, folder: Path | None) -> Hierarchy:
     takes = read_recordings(path).takes
     labels = read_labels(path, ACTIONS, takes)
     by_frame = {
-        take.id: np.array([labels.index(name) for name in take.labels[ACTIONS]])
-        for take in takes
-        if take.id in dataset.videos
+        take.id: frames_of(take, ACTIONS, labels) for take in takes if take.id in dataset.videos
     }
     return Hierarchy(level="action", labels=labels, by_frame=by_frame)
 
@@ -158,6 +165,54 @@ def _by_person(path: Path, videos: Sequence[Video], activities: dict[str, str]) 
             f"{videos[0].group} alone; write splits/train_split.txt and test_split.txt."
         )
     return subject_splits(videos, min(FOLDS, people), stratum=lambda video: activities[video.id])
+
+
+def _given(path: Path, read: Recordings) -> dict[str, Split]:
+    """The splits that a folder brings, of recordings or takes; none where it brings none.
+
+    The part to validate joins the part to train: what is held out is drawn anew. Recordings of
+    activities that were not chosen are passed over.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for file in sorted((path / "splits").glob("*")):
+        match = re.fullmatch(
+            r"(train|val|test)(?:_split)?(?:\.split(.+))?\.(txt|bundle)", file.name
+        )
+        if match:
+            found.setdefault(match[2] or "1", {})[match[1]] = _listed(file, read)
+    splits: dict[str, Split] = {}
+    for name, parts in found.items():
+        if lost := {"train", "test"} - set(parts):
+            raise FileNotFoundError(
+                f"{path / 'splits'} must hold a list to {sorted(lost)[0]} of split {name} beside "
+                "its counterpart."
+            )
+        train = tuple(dict.fromkeys([*parts["train"], *parts.get("val", [])]))
+        if both := sorted(set(train) & set(parts["test"])):
+            raise ValueError(
+                f"{path / 'splits'}: split {name} has {both[0]} in its test part and in another; "
+                "take it out of one."
+            )
+        splits[name] = Split(train, tuple(dict.fromkeys(parts["test"])))
+    return splits
+
+
+def _listed(file: Path, read: Recordings) -> list[str]:
+    chosen: list[str] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
+        entry = line.strip().rpartition("/")[2].removesuffix(".txt")
+        if not entry or {entry, entry.rpartition("_")[0]} & read.left_out:
+            continue
+        own = [take.id for take in read.takes if entry in (take.id, take.file.stem)]
+        if not own:
+            raise ValueError(
+                f"{file}, line {number}: {entry!r} names no recording that has more than "
+                f"{SHORTEST} labelled frames in a row; add its file or take the line out."
+            )
+        chosen += own
+    if not chosen:
+        raise ValueError(f"{file} must name at least one recording that is read, got none.")
+    return chosen
 
 
 def _leaks(path: Path, splits: dict[str, Split], videos: dict[str, Video]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -74,8 +75,8 @@ def find_hierarchy(dataset: Dataset, folder: Path | None, name: str = "") -> Hie
             return next(iter(known.values()))(dataset, folder)
         raise ValueError(
             f"{dataset.name} brings no levels above its labels; write {own or FILE}, say "
-            "--hierarchy FILE, or leave out --level. docs/your_own_videos.md says what such a "
-            "file holds."
+            '--hierarchy FILE, or --level "" to do without. docs/your_own_videos.md says what such '
+            "a file holds."
         )
     places = [Path(name).expanduser(), *([] if folder is None else [folder / name])]
     if found := next((path for path in places if path.is_file()), None):
@@ -86,11 +87,19 @@ def find_hierarchy(dataset: Dataset, folder: Path | None, name: str = "") -> Hie
             f"the level {name!r} of {dataset.name} lies below its labels, not above; open the data "
             f"with hierarchy={name!r} instead."
         )
-    names = ", ".join([*known, *below])
+    names = [*known, *below]
+    files = [] if own is None or not own.is_file() else [FILE]
+    near = get_close_matches(name, [*names, *files], n=1)
     raise FileNotFoundError(
-        f"--hierarchy must be a file{f', or {names} of {dataset.name}' if names else ''}, got "
-        f"{name!r}, which is not there ({', '.join(map(str, places))})."
+        f"--hierarchy must be a file{_listed(names, dataset.name)}, got {name!r}, which is not "
+        f"there ({', '.join(map(str, places))})"
+        f"{f'; did you mean {near[0]!r}?' if near else '.'}"
+        f"{f' Without --hierarchy {own} is read.' if files else ''}"
     )
+
+
+def _listed(names: list[str], dataset: str) -> str:
+    return f", or {', '.join(names)} of {dataset}" if names else ""
 
 
 def lasting_hierarchy(name: str) -> str:

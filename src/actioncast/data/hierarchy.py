@@ -17,7 +17,10 @@ from actioncast.timeline import LabelSpace, Taxonomy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hierarchy:
-    """One level above the labels of a data set; one of the three mappings says which."""
+    """One level above the labels of a data set; one of the three mappings says which.
+
+    Where it is added, names that stand above background labels alone become background too.
+    """
 
     level: str
     """What a label of it is called: `activity`, `phase`; the name of its head."""
@@ -64,7 +67,7 @@ def with_hierarchy(dataset: Dataset, hierarchy: Hierarchy) -> Dataset:
     if several := [video.id for video in dataset.videos.values() if video.active is not None]:
         raise ValueError(
             f"a level stands above one action a frame, got {several[0]} of {dataset.name}, where "
-            "several are done at once; leave out --level."
+            'several are done at once; say --level "".'
         )
     fine, head = dataset.taxonomy.primary, hierarchy.level
     if head in dataset.taxonomy.heads:
@@ -74,7 +77,7 @@ def with_hierarchy(dataset: Dataset, hierarchy: Hierarchy) -> Dataset:
         )
     parents = _parents(dataset, hierarchy)
     taxonomy = Taxonomy(
-        {head: hierarchy.labels, **dataset.taxonomy.heads},
+        {head: _with_background(hierarchy, dataset.taxonomy.labels), **dataset.taxonomy.heads},
         fine,
         levels=(head, fine),
         parents={head: parents} if parents else {},
@@ -102,6 +105,27 @@ def _is_used(dataset: Dataset, video: str) -> bool:
     return any(video in (*split.train, *split.test) for split in dataset.splits.values())
 
 
+def _with_background(hierarchy: Hierarchy, below: LabelSpace) -> LabelSpace:
+    """The names of a level, those of background among them.
+
+    They are what the level says itself, names that stand above background labels alone, and, where
+    names do not follow from labels, those called as a background label is.
+    """
+    if hierarchy.by_label:
+        under = {name: set[str]() for name in hierarchy.labels.names}
+        for label, name in hierarchy.by_label.items():
+            under[name].add(label)
+        found = frozenset(n for n, own in under.items() if own and own <= below.background)
+    else:
+        found = below.background & set(hierarchy.labels.names)
+    return replace(hierarchy.labels, background=hierarchy.labels.background | found)
+
+
+def _below(level: str) -> str:
+    """The level with its article."""
+    return f"below {'an' if level[:1].lower() in 'aeiou' else 'a'} {level}"
+
+
 def _parents(dataset: Dataset, hierarchy: Hierarchy) -> tuple[int, ...]:
     """The label above each of the dataset's; none where it does not follow from them."""
     if not hierarchy.by_label:
@@ -109,7 +133,7 @@ def _parents(dataset: Dataset, hierarchy: Hierarchy) -> tuple[int, ...]:
     names = dataset.taxonomy.labels.names
     if orphans := [name for name in names if name not in hierarchy.by_label]:
         raise ValueError(
-            f"every label of {dataset.name} must stand below a {hierarchy.level}, got none above "
+            f"every label of {dataset.name} must stand {_below(hierarchy.level)}, got none above "
             f"{', '.join(map(repr, orphans[:8]))}{' and others' if len(orphans) > 8 else ''}; say "
             "what they belong to."
         )
@@ -124,7 +148,7 @@ def _above(
     if hierarchy.by_video:
         if video.id not in hierarchy.by_video:
             raise ValueError(
-                f"every video of {dataset.name} must stand below a {hierarchy.level}, got none "
+                f"every video of {dataset.name} must stand {_below(hierarchy.level)}, got none "
                 f"above {video.id}; say what it shows."
             )
         label = hierarchy.labels.index(hierarchy.by_video[video.id])

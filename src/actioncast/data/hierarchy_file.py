@@ -6,10 +6,14 @@ A JSON object:
   "coffee", ...}`, every video of a split) and `by_frame` (a folder, beside the file if not
   absolute, with `<video>.txt`: one name a line, a line a frame);
 - `names`, optional: all names of the level in the order of their labels. Absent, they are in the
-  order of the alphabet. One called `background` is left out of segment metrics, as in a mapping.
+  order of the alphabet;
+- `background`, optional: names of the level that segment metrics leave out. So are one called
+  `background`, and without being listed those that stand above background labels of the data alone
+  (`by_label`) or are called as one is (`by_video`, `by_frame`).
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ from actioncast.timeline import FINE, LabelSpace
 FILE = "hierarchy.json"
 """Such a file in the folder of a data set."""
 BACKGROUND = frozenset({"background"})
+Said = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
+"""The names of a level and which of them are background, as far as a file lists them."""
 KINDS = ("by_label", "by_video", "by_frame")
 EXAMPLE = '{"level": "activity", "by_label": {"pour_milk": "coffee"}}'
 
@@ -36,12 +42,17 @@ def read_hierarchy(file: Path, dataset: Dataset) -> Hierarchy:
         FileNotFoundError: The folder of `by_frame`, or a file in it, does not exist.
     """
     about = _read(file)
-    if odd := set(about) - {"level", "names", *KINDS}:
+    if odd := set(about) - {"level", "names", "background", *KINDS}:
         raise ValueError(
-            f"{file} may hold level, names, and one of {', '.join(KINDS)}, got "
+            f"{file} may hold level, names, background, and one of {', '.join(KINDS)}, got "
             f"{', '.join(sorted(odd))}; take the rest out, for example {EXAMPLE}."
         )
-    level = about.get("level")
+    if "level" not in about:
+        raise ValueError(
+            f"{file}: `level` is missing; say what the labels above are called, for example "
+            f"{EXAMPLE}."
+        )
+    level = about["level"]
     if not isinstance(level, str) or not level.strip() or level == FINE:
         raise ValueError(
             f"{file}: level must be what the labels above are called, for example activity, and "
@@ -53,9 +64,10 @@ def read_hierarchy(file: Path, dataset: Dataset) -> Hierarchy:
             f"{file} must hold one of {', '.join(KINDS)}, got {', '.join(said) or 'none'}; for "
             f"example {EXAMPLE}."
         )
-    names = _names(file, about.get("names"))
+    names = _names(file, "names", about.get("names"))
+    quiet = _names(file, "background", about.get("background"))
     if said == ["by_frame"]:
-        return _by_frame(file, about["by_frame"], level, names, dataset)
+        return _by_frame(file, about["by_frame"], level, (names, quiet), dataset)
     above = _mapping(file, said[0], about[said[0]])
     known = dataset.taxonomy.labels.names if said == ["by_label"] else tuple(dataset.videos)
     if odd := set(above) - set(known):
@@ -64,7 +76,7 @@ def read_hierarchy(file: Path, dataset: Dataset) -> Hierarchy:
             f"{file}: {said[0]} must name {said[0][3:]}s of {dataset.name} ({shown}), got "
             f"{', '.join(map(repr, sorted(odd)[:5]))}; spell them as the data do, or take them out."
         )
-    labels = _labels(file, level, names, set(above.values()))
+    labels = _labels(file, level, (names, quiet), set(above.values()))
     if said == ["by_label"]:
         return Hierarchy(level=level, labels=labels, by_label=above)
     return Hierarchy(level=level, labels=labels, by_video=above)
@@ -92,12 +104,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _names(file: Path, names: object) -> tuple[str, ...] | None:
+def _names(file: Path, key: str, names: object) -> tuple[str, ...] | None:
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
         raise ValueError(
-            f'{file}: names must be a list of names, for example ["coffee"], got {names!r}.'
+            f'{file}: {key} must be a list of names, for example ["coffee"], got {names!r}.'
         )
     return tuple(names)
 
@@ -117,7 +129,8 @@ def _mapping(file: Path, kind: str, value: object) -> dict[str, str]:
     return value
 
 
-def _labels(file: Path, level: str, names: tuple[str, ...] | None, used: set[str]) -> LabelSpace:
+def _labels(file: Path, level: str, said: Said, used: set[str]) -> LabelSpace:
+    names, background = said
     if names is not None and (odd := sorted(used - set(names))):
         raise ValueError(
             f"{file}: names must list every name of the level {level!r}, got none called "
@@ -125,14 +138,19 @@ def _labels(file: Path, level: str, names: tuple[str, ...] | None, used: set[str
         )
     try:
         names = tuple(sorted(used)) if names is None else names
-        return LabelSpace(names, BACKGROUND & set(names))
+        labels = LabelSpace(names, BACKGROUND & set(names))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+    if odd := sorted(set(background or ()) - set(names)):
+        raise ValueError(
+            f"{file}: background must list names of the level {level!r} ({', '.join(names[:8])}"
+            f"{', ...' if len(names) > 8 else ''}), got {', '.join(map(repr, odd[:5]))}; spell "
+            "them as they stand there, or take them out."
+        )
+    return replace(labels, background=labels.background | set(background or ()))
 
 
-def _by_frame(
-    file: Path, where: object, level: str, names: tuple[str, ...] | None, dataset: Dataset
-) -> Hierarchy:
+def _by_frame(file: Path, where: object, level: str, said: Said, dataset: Dataset) -> Hierarchy:
     if not isinstance(where, str) or not where.strip():
         raise ValueError(
             f"{file}: by_frame must be a folder of files <video>.txt, one name a line, got "
@@ -154,7 +172,7 @@ def _by_frame(
             )
     if not lines:
         raise ValueError(f"{folder} must hold <video>.txt for videos of {dataset.name}, got none.")
-    labels = _labels(file, level, names, {name for own in lines.values() for name in own})
+    labels = _labels(file, level, said, {name for own in lines.values() for name in own})
     index = {name: i for i, name in enumerate(labels.names)}
     by_frame = {video: np.array([index[n] for n in own]) for video, own in lines.items()}
     return Hierarchy(level=level, labels=labels, by_frame=by_frame)

@@ -34,6 +34,8 @@ def duration_shares(
     durations: Float[Tensor, "*sample query"], counted: Bool[Tensor, "*sample query"]
 ) -> Float[Tensor, "*sample query"]:
     """Exponentials of raw durations, divided by their sum over the counted queries; else 0."""
+    if not durations.shape[-1]:
+        return durations.float()
     # Finite, not -inf: a row in which nothing counts must not become NaN.
     raw = durations.float().masked_fill(~counted, torch.finfo(torch.float32).min)
     # Shifted only where exp would leave float32: the released code does not shift, and the last bit

@@ -708,6 +708,14 @@ def test_training_goes_on_with_the_same_folder_alone(home: Path):
         )
 
 
+def test_training_does_not_go_on_with_captions_that_say_something_else(home: Path):
+    write(home / "vlm", {f"v{i}": "nobody is here" for i in range(6)})
+    again = replace(RECIPE, captions=str(home / "vlm"))
+    words: dict[str, Any] = {"data": home / "kitchen", "resume": True}
+    with pytest.raises(ValueError, match=r"the content of captions .* is now that of captions"):
+        train_run("mine", again, home / "runs" / "reader", **words)
+
+
 def test_a_model_that_reads_no_captions_is_not_given_any(home: Path, capsys: Any):
     words = ("--data", home / "kitchen", "--out", home / "runs", "--captions", home / "vlm")
     assert run("train", "futr", *folders.SMALL, *words) == 2

@@ -38,6 +38,8 @@ RESUME = "resume.ckpt"
 """The state after the last complete epoch, in the folder of a split's run."""
 PLAN = "training.json"
 """What that run depends on, beside it."""
+BESIDE = "beside"
+"""What is read beside the data, in that file."""
 ALIKE: Mapping[str, Callable[[str], str]] = MappingProxyType(
     {
         "labels_from": without_split,
@@ -444,7 +446,9 @@ def train_split(
         _require_caption_reader(config, model)
     if Task.ONLINE in model.tasks:
         require_labels_of_the_past(videos)
-    begin(folder, config, dataset.fingerprint())
+    told = {"labels_from": labels_fingerprint, "captions": captions_fingerprint}
+    beside = ", ".join(f"{name} {content}" for name, content in told.items() if content)
+    begin(folder, config, dataset.fingerprint(), beside)
     counts = isinstance(model, CountingAnticipator)
     # `last/` is the last thing that a training writes.
     if (folder / ("best" if counts else "last") / "config.json").exists():
@@ -485,16 +489,23 @@ def _require_caption_reader(config: TrainConfig, model: Anticipator) -> None:
         )
 
 
-def begin(folder: Path, config: Optimisation, fingerprint: str) -> None:
+def begin(folder: Path, config: Optimisation, fingerprint: str, beside: str = "") -> None:
     """Write down what a run depends on, or check that it is what the run was begun with.
+
+    Args:
+        folder: Of the split.
+        config: The values.
+        fingerprint: Of the data.
+        beside: Fingerprints of labels and captions that others made of them.
 
     Raises:
         ValueError: Names the values that differ.
     """
     if holds_training(folder) and (folder / PLAN).exists():
-        require_same_values(folder, config, fingerprint)
+        require_same_values(folder, config, fingerprint, beside)
     elif is_first_process():
-        replace_file(folder / PLAN, json_bytes(_plan(config, fingerprint)))
+        plan = _plan(config, fingerprint) | {BESIDE: beside}
+        replace_file(folder / PLAN, json_bytes(plan))
 
 
 def _plan(config: Optimisation, fingerprint: str) -> dict[str, Any]:
@@ -502,13 +513,19 @@ def _plan(config: Optimisation, fingerprint: str) -> dict[str, Any]:
     return plan
 
 
-def require_same_values(folder: Path, config: Optimisation, fingerprint: str) -> None:
-    """Raise a ValueError, which names them, where a split was begun with other values."""
+def require_same_values(
+    folder: Path, config: Optimisation, fingerprint: str, beside: str = ""
+) -> None:
+    """Raise a ValueError, which names them, where a split was begun with other values.
+
+    What stands beside the data is compared where both say it: that of other splits is not known.
+    """
     file = folder / PLAN
     try:
         begun = dict(flat(json.loads(file.read_text())))
     except (ValueError, AttributeError):
         raise ValueError(f"{file} must be JSON as training writes it; take it away.") from None
+    stood = begun.pop(BESIDE, "")
     asked = dict(flat(_plan(config, fingerprint)))
     # A run begun before a value existed was begun with its default.
     plain: Any = type(config)
@@ -518,6 +535,8 @@ def require_same_values(folder: Path, config: Optimisation, fingerprint: str) ->
         for name in {**begun, **asked}
         if _same(name, begun.get(name)) != _same(name, asked.get(name))
     ]
+    if stood and beside and stood != beside:
+        changed.append(f"the content of {stood} is now that of {beside}")
     if changed:
         raise ValueError(
             f"{folder} was begun with other values ({', '.join(changed)}); go on with the same "
